@@ -1,0 +1,551 @@
+// Generated from the BTF of bpf/maps.h by `npm run generate`. Do not edit.
+// Codecs for the structs in the maps: `bytes` long, each field at its `offset`, the elements of
+// an array `stride` apart. Ports and other __be fields are numbers, addresses raw bytes.
+// Reserved fields are written as zeros; locks, long arrays and those of structs are neither read
+// nor written.
+import { readBytes, writeBytes, writePadded, writeZeros } from "./codec.ts";
+
+export interface Affinity {
+  reference: bigint;
+  lastSeenNs: bigint;
+}
+
+/** struct affinity */
+export const affinity = {
+  bytes: 16,
+  offset: {
+    reference: 0,
+    lastSeenNs: 8,
+  },
+  read(view: DataView, at: number): Affinity {
+    return {
+      reference: view.getBigUint64(at, true),
+      lastSeenNs: view.getBigUint64(at + 8, true),
+    };
+  },
+  write(view: DataView, at: number, value: Affinity): void {
+    view.setBigUint64(at, value.reference, true);
+    view.setBigUint64(at + 8, value.lastSeenNs, true);
+  },
+} as const;
+
+export interface AffinityKey {
+  client: Uint8Array;
+  service: number;
+}
+
+/** struct affinity_key */
+export const affinityKey = {
+  bytes: 24,
+  offset: {
+    client: 0,
+    service: 16,
+  },
+  read(view: DataView, at: number): AffinityKey {
+    return {
+      client: readBytes(view, at, 16),
+      service: view.getUint32(at + 16, true),
+    };
+  },
+  write(view: DataView, at: number, value: AffinityKey): void {
+    writeBytes(view, at, { bytes: value.client, length: 16, field: "affinity_key.client" });
+    view.setUint32(at + 16, value.service, true);
+    writeZeros(view, at + 20, 4);
+  },
+} as const;
+
+export interface Backend {
+  address: Uint8Array;
+  port: number;
+  state: number;
+  listed: number;
+  generation: number;
+  service: number;
+  connections: bigint;
+}
+
+/** struct backend */
+export const backend = {
+  bytes: 40,
+  offset: {
+    address: 0,
+    port: 16,
+    state: 18,
+    listed: 19,
+    generation: 20,
+    service: 24,
+    connections: 32,
+  },
+  read(view: DataView, at: number): Backend {
+    return {
+      address: readBytes(view, at, 16),
+      port: view.getUint16(at + 16),
+      state: view.getUint8(at + 18),
+      listed: view.getUint8(at + 19),
+      generation: view.getUint32(at + 20, true),
+      service: view.getUint32(at + 24, true),
+      connections: view.getBigUint64(at + 32, true),
+    };
+  },
+  write(view: DataView, at: number, value: Backend): void {
+    writeBytes(view, at, { bytes: value.address, length: 16, field: "backend.address" });
+    view.setUint16(at + 16, value.port);
+    view.setUint8(at + 18, value.state);
+    view.setUint8(at + 19, value.listed);
+    view.setUint32(at + 20, value.generation, true);
+    view.setUint32(at + 24, value.service, true);
+    writeZeros(view, at + 28, 4);
+    view.setBigUint64(at + 32, value.connections, true);
+  },
+} as const;
+
+export interface Frontend {
+  service: number;
+  kind: number;
+  check: Uint8Array;
+}
+
+/** struct frontend */
+export const frontend = {
+  bytes: 8,
+  offset: {
+    service: 0,
+    kind: 4,
+    check: 5,
+  },
+  read(view: DataView, at: number): Frontend {
+    return {
+      service: view.getUint32(at, true),
+      kind: view.getUint8(at + 4),
+      check: readBytes(view, at + 5, 3),
+    };
+  },
+  write(view: DataView, at: number, value: Frontend): void {
+    view.setUint32(at, value.service, true);
+    view.setUint8(at + 4, value.kind);
+    writePadded(view, at + 5, { bytes: value.check, length: 3, field: "frontend.check" });
+  },
+} as const;
+
+export interface FrontendKey {
+  address: Uint8Array;
+  port: number;
+  protocol: number;
+}
+
+/** struct frontend_key */
+export const frontendKey = {
+  bytes: 20,
+  offset: {
+    address: 0,
+    port: 16,
+    protocol: 18,
+  },
+  read(view: DataView, at: number): FrontendKey {
+    return {
+      address: readBytes(view, at, 16),
+      port: view.getUint16(at + 16),
+      protocol: view.getUint8(at + 18),
+    };
+  },
+  write(view: DataView, at: number, value: FrontendKey): void {
+    writeBytes(view, at, { bytes: value.address, length: 16, field: "frontend_key.address" });
+    view.setUint16(at + 16, value.port);
+    view.setUint8(at + 18, value.protocol);
+    writeZeros(view, at + 19, 1);
+  },
+} as const;
+
+export interface Meta {
+  layout: bigint;
+  programs: bigint;
+  sequence: bigint;
+  node: Uint8Array;
+}
+
+/** struct meta */
+export const meta = {
+  bytes: 280,
+  offset: {
+    layout: 0,
+    programs: 8,
+    sequence: 16,
+    node: 24,
+  },
+  read(view: DataView, at: number): Meta {
+    return {
+      layout: view.getBigUint64(at, true),
+      programs: view.getBigUint64(at + 8, true),
+      sequence: view.getBigUint64(at + 16, true),
+      node: readBytes(view, at + 24, 256),
+    };
+  },
+  write(view: DataView, at: number, value: Meta): void {
+    view.setBigUint64(at, value.layout, true);
+    view.setBigUint64(at + 8, value.programs, true);
+    view.setBigUint64(at + 16, value.sequence, true);
+    writePadded(view, at + 24, { bytes: value.node, length: 256, field: "meta.node" });
+  },
+} as const;
+
+export interface Record {
+  frontendAddress: Uint8Array;
+  backendAddress: Uint8Array;
+  frontendPort: number;
+  backendPort: number;
+  used: number;
+  reference: bigint;
+}
+
+/** struct record */
+export const record = {
+  bytes: 48,
+  offset: {
+    frontendAddress: 0,
+    backendAddress: 16,
+    frontendPort: 32,
+    backendPort: 34,
+    used: 36,
+    reference: 40,
+  },
+  read(view: DataView, at: number): Record {
+    return {
+      frontendAddress: readBytes(view, at, 16),
+      backendAddress: readBytes(view, at + 16, 16),
+      frontendPort: view.getUint16(at + 32),
+      backendPort: view.getUint16(at + 34),
+      used: view.getUint32(at + 36, true),
+      reference: view.getBigUint64(at + 40, true),
+    };
+  },
+  write(view: DataView, at: number, value: Record): void {
+    writeBytes(view, at, {
+      bytes: value.frontendAddress,
+      length: 16,
+      field: "record.frontend_address",
+    });
+    writeBytes(view, at + 16, {
+      bytes: value.backendAddress,
+      length: 16,
+      field: "record.backend_address",
+    });
+    view.setUint16(at + 32, value.frontendPort);
+    view.setUint16(at + 34, value.backendPort);
+    view.setUint32(at + 36, value.used, true);
+    view.setBigUint64(at + 40, value.reference, true);
+  },
+} as const;
+
+export interface Service {
+  table: readonly [bigint, bigint, bigint];
+  affinitySeconds: number;
+  refused: bigint;
+  dropped: bigint;
+  departed: bigint;
+}
+
+/** struct service */
+export const service = {
+  bytes: 64,
+  offset: {
+    table: 0,
+    affinitySeconds: 24,
+    refused: 32,
+    dropped: 40,
+    departed: 48,
+  },
+  stride: {
+    table: 8,
+  },
+  read(view: DataView, at: number): Service {
+    return {
+      table: [
+        view.getBigUint64(at, true),
+        view.getBigUint64(at + 8, true),
+        view.getBigUint64(at + 16, true),
+      ],
+      affinitySeconds: view.getUint32(at + 24, true),
+      refused: view.getBigUint64(at + 32, true),
+      dropped: view.getBigUint64(at + 40, true),
+      departed: view.getBigUint64(at + 48, true),
+    };
+  },
+  write(view: DataView, at: number, value: Service): void {
+    view.setBigUint64(at, value.table[0], true);
+    view.setBigUint64(at + 8, value.table[1], true);
+    view.setBigUint64(at + 16, value.table[2], true);
+    view.setUint32(at + 24, value.affinitySeconds, true);
+    writeZeros(view, at + 28, 4);
+    view.setBigUint64(at + 32, value.refused, true);
+    view.setBigUint64(at + 40, value.dropped, true);
+    view.setBigUint64(at + 48, value.departed, true);
+    writeZeros(view, at + 56, 8);
+  },
+} as const;
+
+export interface ServiceName {
+  namespace: Uint8Array;
+  name: Uint8Array;
+  port: Uint8Array;
+  protocol: number;
+  family: number;
+  type: number;
+}
+
+/** struct service_name */
+export const serviceName = {
+  bytes: 200,
+  offset: {
+    namespace: 0,
+    name: 64,
+    port: 128,
+    protocol: 192,
+    family: 193,
+    type: 194,
+  },
+  read(view: DataView, at: number): ServiceName {
+    return {
+      namespace: readBytes(view, at, 64),
+      name: readBytes(view, at + 64, 64),
+      port: readBytes(view, at + 128, 64),
+      protocol: view.getUint8(at + 192),
+      family: view.getUint8(at + 193),
+      type: view.getUint8(at + 194),
+    };
+  },
+  write(view: DataView, at: number, value: ServiceName): void {
+    writePadded(view, at, { bytes: value.namespace, length: 64, field: "service_name.namespace" });
+    writePadded(view, at + 64, { bytes: value.name, length: 64, field: "service_name.name" });
+    writePadded(view, at + 128, { bytes: value.port, length: 64, field: "service_name.port" });
+    view.setUint8(at + 192, value.protocol);
+    view.setUint8(at + 193, value.family);
+    view.setUint8(at + 194, value.type);
+    writeZeros(view, at + 195, 5);
+  },
+} as const;
+
+export interface SlotPair {
+  slot: readonly [number, number];
+}
+
+/** struct slot_pair */
+export const slotPair = {
+  bytes: 8,
+  offset: {
+    slot: 0,
+  },
+  stride: {
+    slot: 4,
+  },
+  read(view: DataView, at: number): SlotPair {
+    return {
+      slot: [
+        view.getUint32(at, true),
+        view.getUint32(at + 4, true),
+      ],
+    };
+  },
+  write(view: DataView, at: number, value: SlotPair): void {
+    view.setUint32(at, value.slot[0], true);
+    view.setUint32(at + 4, value.slot[1], true);
+  },
+} as const;
+
+export interface SocketRecords {
+  count: number;
+  clock: number;
+  found: number;
+}
+
+/** struct socket_records */
+export const socketRecords = {
+  bytes: 400,
+  offset: {
+    count: 4,
+    clock: 8,
+    found: 12,
+    record: 16,
+  },
+  stride: {
+    record: 48,
+  },
+  read(view: DataView, at: number): SocketRecords {
+    return {
+      count: view.getUint32(at + 4, true),
+      clock: view.getUint32(at + 8, true),
+      found: view.getUint32(at + 12, true),
+    };
+  },
+  write(view: DataView, at: number, value: SocketRecords): void {
+    view.setUint32(at + 4, value.count, true);
+    view.setUint32(at + 8, value.clock, true);
+    view.setUint32(at + 12, value.found, true);
+  },
+} as const;
+
+export interface SocketRecordsMore {
+  count: number;
+  clock: number;
+  found: number;
+}
+
+/** struct socket_records_more */
+export const socketRecordsMore = {
+  bytes: 12304,
+  offset: {
+    count: 4,
+    clock: 8,
+    found: 12,
+    record: 16,
+  },
+  stride: {
+    record: 48,
+  },
+  read(view: DataView, at: number): SocketRecordsMore {
+    return {
+      count: view.getUint32(at + 4, true),
+      clock: view.getUint32(at + 8, true),
+      found: view.getUint32(at + 12, true),
+    };
+  },
+  write(view: DataView, at: number, value: SocketRecordsMore): void {
+    view.setUint32(at + 4, value.count, true);
+    view.setUint32(at + 8, value.clock, true);
+    view.setUint32(at + 12, value.found, true);
+  },
+} as const;
+
+/** enum backend_state */
+export const backendState = {
+  BACKEND_FREE: 0,
+  BACKEND_READY: 1,
+  BACKEND_TERMINATING: 2,
+} as const;
+
+/** enum empty_action */
+export const emptyAction = {
+  EMPTY_REFUSE: 0,
+  EMPTY_DROP: 1,
+} as const;
+
+/** enum frontend_kind */
+export const frontendKind = {
+  FRONTEND_CLUSTER_IP: 0,
+  FRONTEND_EXTERNAL_IP: 1,
+  FRONTEND_LOAD_BALANCER: 2,
+  FRONTEND_NODE_PORT: 3,
+} as const;
+
+/** enum limit */
+export const limit = {
+  TABLE_LENGTH_SHIFT: 32,
+  TABLE_LENGTH_BITS: 24,
+  TABLE_ACTION_SHIFT: 56,
+  SLOT_BACKEND_BITS: 22,
+  SLOT_GENERATION_BITS: 10,
+  SOCKET_RECORDS: 8,
+  SOCKET_RECORDS_MORE: 256,
+  NAME_BYTES: 64,
+} as const;
+
+/** enum reason */
+export const reason = {
+  REASON_REFUSED: 0,
+  REASON_DROPPED: 1,
+  REASON_RETRIED: 2,
+  REASON_INCONSISTENT: 3,
+  REASON_NO_SOCKET_STORE: 4,
+  REASON_RECORD_REPLACED: 5,
+  REASON_COUNT: 6,
+} as const;
+
+/** enum service_type */
+export const serviceType = {
+  TYPE_CLUSTER_IP: 0,
+  TYPE_NODE_PORT: 1,
+  TYPE_LOAD_BALANCER: 2,
+} as const;
+
+/** enum table */
+export const table = {
+  TABLE_INTERNAL: 0,
+  TABLE_INSIDE: 1,
+  TABLE_OUTSIDE: 2,
+  TABLE_COUNT: 3,
+} as const;
+
+export const maps = {
+  svc_affinity: {
+    type: 9,
+    keyBytes: 24,
+    valueBytes: 16,
+    maxEntries: 65536,
+    flags: 0,
+  },
+  svc_backends: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 40,
+    maxEntries: 262144,
+    flags: 1024,
+  },
+  svc_frontends: {
+    type: 1,
+    keyBytes: 20,
+    valueBytes: 8,
+    maxEntries: 131072,
+    flags: 1,
+  },
+  svc_meta: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 280,
+    maxEntries: 1,
+    flags: 1024,
+  },
+  svc_names: {
+    type: 1,
+    keyBytes: 4,
+    valueBytes: 200,
+    maxEntries: 65536,
+    flags: 1,
+  },
+  svc_reasons: {
+    type: 6,
+    keyBytes: 4,
+    valueBytes: 8,
+    maxEntries: 6,
+    flags: 0,
+  },
+  svc_services: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 64,
+    maxEntries: 65536,
+    flags: 1024,
+  },
+  svc_slots: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 8,
+    maxEntries: 2097152,
+    flags: 1024,
+  },
+  svc_sockets: {
+    type: 24,
+    keyBytes: 4,
+    valueBytes: 400,
+    maxEntries: 0,
+    flags: 1,
+  },
+  svc_sockets_more: {
+    type: 24,
+    keyBytes: 4,
+    valueBytes: 12304,
+    maxEntries: 0,
+    flags: 1,
+  },
+} as const;
+
+/** Hash of all structs, enums and maps, sizes of maps left out. */
+export const layoutHash = 0x5a7853bc6d6db424n;

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The socket path: Service addresses become endpoint addresses when a socket connects or sends,
+ * and endpoints become Services again where an application sees who answered. TCP and connected
+ * UDP then run without any cost per packet. Loads once; what differs is configuration in rodata.
+ */
+#include <linux/errno.h>
+#include <linux/in.h>
+#include <bpf/bpf_endian.h>
+#include "maps.h"
+#include "balance.h"
+#include "socket.h"
+
+/* Keep a record for TCP sockets too, so that getpeername() shows the Service. */
+const volatile bool remember_tcp = false;
+
+/* An enum reaches BTF, and so the agent, only through a variable or field of its type. */
+const volatile enum limit limit_for_btf = 0;
+const volatile enum table table_for_btf = 0;
+const volatile enum empty_action empty_action_for_btf = 0;
+const volatile enum reason reason_for_btf = 0;
+
+static __always_inline void address_from_ipv4(struct address *address, __be32 ipv4)
+{
+	address->word[0] = 0;
+	address->word[1] = 0;
+	address->word[2] = bpf_htonl(0xffff);
+	address->word[3] = ipv4;
+}
+
+static __always_inline void peer_get(const struct bpf_sock_addr *ctx, bool ipv6,
+				     struct address *address)
+{
+	if (!ipv6) {
+		address_from_ipv4(address, ctx->user_ip4);
+		return;
+	}
+	address->word[0] = ctx->user_ip6[0];
+	address->word[1] = ctx->user_ip6[1];
+	address->word[2] = ctx->user_ip6[2];
+	address->word[3] = ctx->user_ip6[3];
+}
+
+static __always_inline void peer_set(struct bpf_sock_addr *ctx, bool ipv6,
+				     const struct address *address, __be16 port)
+{
+	ctx->user_port = port;
+	if (!ipv6) {
+		ctx->user_ip4 = address->word[3];
+		return;
+	}
+	ctx->user_ip6[0] = address->word[0];
+	ctx->user_ip6[1] = address->word[1];
+	ctx->user_ip6[2] = address->word[2];
+	ctx->user_ip6[3] = address->word[3];
+}
+
+/* The client of ClientIP affinity: all of one network namespace are one client. */
+static __always_inline void client_get(struct bpf_sock_addr *ctx, struct address *client)
+{
+	__u64 cookie = bpf_get_netns_cookie(ctx);
+
+	client->word[0] = cookie;
+	client->word[1] = cookie >> 32;
+	client->word[2] = 0;
+	client->word[3] = 0;
+}
+
+/* A refusal that the application sees from connect() and sendmsg() alike (semantics §7). */
+static __always_inline int answer_empty(enum verdict verdict)
+{
+	if (verdict == VERDICT_REFUSE) {
+		reason_count(REASON_REFUSED);
+		bpf_set_retval(-ECONNREFUSED);
+	} else {
+		reason_count(REASON_DROPPED);
+		bpf_set_retval(-EHOSTUNREACH);
+	}
+	return 0;
+}
+
+/* Where a UDP socket sent to this frontend before, if that endpoint is still listed. */
+static __always_inline bool endpoint_recall(struct bpf_sock_addr *ctx,
+					    const struct request *request, struct choice *choice)
+{
+	__u64 reference = socket_recall(ctx->sk, &request->key);
+
+	return reference && choice_keep(choice, reference);
+}
+
+/*
+ * One connect or send: Service address in, endpoint address out. A UDP socket stays with the
+ * endpoint it got; a TCP connection is one choice. 1 lets the call go on, 0 fails it.
+ */
+static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6)
+{
+	bool udp = ctx->protocol == IPPROTO_UDP;
+	struct request request = { .inside = true };
+	struct choice choice;
+	enum verdict verdict;
+
+	if (!udp && ctx->protocol != IPPROTO_TCP)
+		return 1;
+	peer_get(ctx, ipv6, &request.key.address);
+	request.key.port = ctx->user_port;
+	request.key.protocol = ctx->protocol;
+	verdict = frontend_lookup(&request, &choice);
+	if (verdict == VERDICT_NONE)
+		return 1;
+	if (!udp || verdict != VERDICT_FORWARD || !endpoint_recall(ctx, &request, &choice)) {
+		request.hash = bpf_get_prandom_u32();
+		client_get(ctx, &request.client);
+		verdict = balance(&request, &choice);
+		if (verdict == VERDICT_NONE)
+			return 1;
+		if (verdict != VERDICT_FORWARD)
+			return answer_empty(verdict);
+		if (udp || remember_tcp)
+			socket_remember(ctx->sk, &request.key, &choice);
+	}
+	peer_set(ctx, ipv6, &choice.address, choice.port);
+	return 1;
+}
+
+/* The way back: an endpoint's address becomes the Service address that this socket asked. */
+static __always_inline int translate_back(struct bpf_sock_addr *ctx, bool ipv6)
+{
+	struct frontend_key key;
+	struct address sender;
+
+	peer_get(ctx, ipv6, &sender);
+	if (socket_reply(ctx->sk, &sender, ctx->user_port, &key))
+		peer_set(ctx, ipv6, &key.address, key.port);
+	return 1;
+}
+
+SEC("cgroup/connect4")
+int svc_connect4(struct bpf_sock_addr *ctx)
+{
+	return translate(ctx, false);
+}
+
+SEC("cgroup/connect6")
+int svc_connect6(struct bpf_sock_addr *ctx)
+{
+	return translate(ctx, true);
+}
+
+SEC("cgroup/sendmsg4")
+int svc_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return translate(ctx, false);
+}
+
+SEC("cgroup/sendmsg6")
+int svc_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return translate(ctx, true);
+}
+
+SEC("cgroup/recvmsg4")
+int svc_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return translate_back(ctx, false);
+}
+
+SEC("cgroup/recvmsg6")
+int svc_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return translate_back(ctx, true);
+}
+
+SEC("cgroup/getpeername4")
+int svc_getpeername4(struct bpf_sock_addr *ctx)
+{
+	return translate_back(ctx, false);
+}
+
+SEC("cgroup/getpeername6")
+int svc_getpeername6(struct bpf_sock_addr *ctx)
+{
+	return translate_back(ctx, true);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,132 @@
+// What moves: objects come in, dirty services become rows, rows become bytes in the maps. One loop,
+// never two syncs at once. Decides nothing about Services and nothing about bytes.
+import type { Dataplane, RowError } from "./dataplane/dataplane.ts";
+import type { Logger } from "./log.ts";
+import type { Cluster } from "./model/cluster.ts";
+import type { KubernetesObject, ObjectIdentity } from "./model/objects.ts";
+import type { Sink } from "./source/source.ts";
+
+/** Back-off between attempts to write what could not be written. */
+const RETRY_FIRST_MS = 500;
+const RETRY_LAST_MS = 30_000;
+
+export interface AgentOptions {
+  cluster: Cluster;
+  dataplane: Dataplane;
+  log: Logger;
+  /** Called once, after everything of the first full list is in the maps. */
+  onFirstSync: () => void;
+  /** An error that the agent cannot go on after. */
+  onFatal: (error: unknown) => void;
+}
+
+export class Agent implements Sink {
+  readonly #options: AgentOptions;
+  #isSynced = false;
+  #scheduled: NodeJS.Immediate | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  #retryMs = RETRY_FIRST_MS;
+  /** Errors as last reported, by row, so that each is told once and its end is told. */
+  #reported = new Map<string, string>();
+
+  constructor(options: AgentOptions) {
+    this.#options = options;
+  }
+
+  apply(object: KubernetesObject): void {
+    this.#options.cluster.apply(object);
+  }
+
+  remove(identity: ObjectIdentity): void {
+    this.#options.cluster.remove(identity);
+  }
+
+  /** A batch of objects is complete. Nothing is programmed before the first full list (§1.6). */
+  changed(): void {
+    if (!this.#isSynced) return;
+    this.#scheduled ??= setImmediate(() => {
+      this.#scheduled = undefined;
+      this.#guard(() => this.#sync());
+    });
+  }
+
+  /** The first full list is in: the maps are made to say just that. */
+  synced(): void {
+    this.#guard(() => {
+      this.#isSynced = true;
+      this.#sync(true);
+      this.#options.onFirstSync();
+    });
+  }
+
+  problem(message: string): void {
+    this.#options.log.warn(message);
+  }
+
+  resolved(message: string): void {
+    this.#options.log.info(message);
+  }
+
+  /** Stops writing; what is in the maps keeps serving. */
+  stop(): void {
+    clearImmediate(this.#scheduled);
+    clearTimeout(this.#retry);
+    this.#isSynced = false;
+  }
+
+  #sync(isFirst = false): void {
+    const { cluster, dataplane, log } = this.#options;
+    const { changed, removed, problems, resolved } = cluster.takeDirty();
+    for (const problem of problems) log.warn(problem.message);
+    for (const problem of resolved) log.info(`No longer: ${problem.message}`);
+    dataplane.replace(changed);
+    dataplane.remove(removed);
+    if (isFirst) dataplane.removeOthers();
+    this.#report(dataplane.flush());
+    log.debug(`Synced ${changed.length} changed and ${removed.length} removed service ports`);
+    this.#scheduleRetry();
+    void this.#release();
+  }
+
+  /** Gives up ids and extents again after a grace period; rows may wait for them. */
+  async #release(): Promise<void> {
+    const { dataplane, log } = this.#options;
+    try {
+      const hasWaiting = await dataplane.release();
+      if (hasWaiting || dataplane.hasQuarantine) this.changed();
+    } catch (error) {
+      log.error(`Cannot wait for readers of the maps: ${(error as Error).message}`);
+      this.#scheduleRetry();
+    }
+  }
+
+  #scheduleRetry(): void {
+    clearTimeout(this.#retry);
+    if (!this.#options.dataplane.isPending) {
+      this.#retryMs = RETRY_FIRST_MS;
+      return;
+    }
+    this.#retry = setTimeout(() => this.changed(), this.#retryMs);
+    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_LAST_MS);
+  }
+
+  #report(errors: readonly RowError[]): void {
+    const { log } = this.#options;
+    const current = new Map(errors.map(({ key, message }) => [key, message]));
+    for (const [key, message] of current)
+      if (this.#reported.get(key) !== message)
+        log.error(`Cannot program "${key}": ${message}; what is programmed keeps serving`);
+    for (const key of this.#reported.keys())
+      if (!current.has(key)) log.info(`Programmed "${key}" after all`);
+    this.#reported = current;
+  }
+
+  #guard(action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.stop();
+      this.#options.onFatal(error);
+    }
+  }
+}

@@ -1,0 +1,18 @@
+// `bpfsvc cleanup`: takes every pin and link of ours away, and nothing else.
+import { Pins } from "../dataplane/pins.ts";
+import { ExitCode, UserError } from "../exit.ts";
+
+/** Removes the pins of a folder, after which nothing is translated. Throws if an agent runs on it. */
+export async function cleanup({ pins: folder }: { pins: string }): Promise<void> {
+  const pins = new Pins(folder);
+  if (!pins.exists())
+    throw new UserError(`Nothing of bpfsvc is pinned in "${pins.folder}"`, ExitCode.notRunning);
+  const lock = pins.lock();
+  try {
+    const { removed, foreign } = pins.remove();
+    process.stdout.write(`Removed ${removed.length} pins from "${pins.folder}".\n`);
+    for (const file of foreign) process.stdout.write(`Left alone: "${file}" is not ours.\n`);
+  } finally {
+    lock.release();
+  }
+}

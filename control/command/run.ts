@@ -1,0 +1,186 @@
+// `bpfsvc run`: the agent of one node. Wires source, model and dataplane together, attaches once
+// everything is programmed, and leaves it all serving when it ends.
+import { readFileSync } from "node:fs";
+import { release } from "node:os";
+import { layoutHash } from "../../bindings/layout.ts";
+import { Agent } from "../agent.ts";
+import { attachAll, checkCgroup, missingHooks, programsHash } from "../dataplane/attach.ts";
+import { Dataplane } from "../dataplane/dataplane.ts";
+import {
+  type Capacities,
+  checkLayout,
+  kernelStorage,
+  type LoadedObject,
+  loadObject,
+  Meta,
+  type OpenMaps,
+  openPinned,
+  type Rodata,
+} from "../dataplane/kernel.ts";
+import { Maps } from "../dataplane/maps.ts";
+import { Pins } from "../dataplane/pins.ts";
+import { UserError } from "../exit.ts";
+import type { LogFormat, LogLevel } from "../levels.ts";
+import { createLogger, type Logger } from "../log.ts";
+import { Cluster } from "../model/cluster.ts";
+import { cgroup2Root, defaultNodeName, defaultRouteAddresses } from "../source/host.ts";
+import { ManifestSource } from "../source/manifests.ts";
+
+export interface RunOptions {
+  manifests: string;
+  node?: string;
+  cgroup?: string;
+  pins: string;
+  rememberTcp: boolean;
+  maxFrontends?: number;
+  maxServices?: number;
+  maxBackends?: number;
+  maxSlots?: number;
+  logLevel: LogLevel;
+  logFormat: LogFormat;
+}
+
+/** The kernel's side of a running agent. */
+interface Kernel {
+  pins: Pins;
+  maps: OpenMaps;
+  meta: Meta;
+  loaded: LoadedObject | undefined;
+}
+
+/** Runs until SIGTERM or SIGINT. Throws UserError for what the user can put right. */
+export async function run(options: RunOptions): Promise<void> {
+  const log = createLogger({ level: options.logLevel, format: options.logFormat });
+  checkPrivileges();
+  const cgroup = options.cgroup ?? cgroup2Root();
+  checkCgroup(cgroup);
+  const nodeName = options.node ?? defaultNodeName();
+  const pins = new Pins(options.pins);
+  const lock = pins.open();
+  const rodata = { remember_tcp: options.rememberTcp ? 1 : 0 };
+  const kernel = openKernel(pins, { rodata, capacities: capacities(options) });
+  const fallbackNodeAddresses = defaultRouteAddresses();
+  const cluster = new Cluster({ nodeName, fallbackNodeAddresses });
+  const dataplane = new Dataplane(new Maps(kernelStorage(kernel.maps, kernel.meta)));
+  const source = new ManifestSource(options.manifests);
+  const ended = newEnd();
+  const agent = new Agent({
+    cluster,
+    dataplane,
+    log,
+    onFirstSync: () => {
+      warnOfMissingNode(cluster, nodeName, log);
+      serve(kernel, { cgroup, rodata, nodeName, log });
+      log.info(`serving ${dataplane.size} service ports of node "${nodeName}"`);
+    },
+    onFatal: (error) => ended.reject(error),
+  });
+  for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => ended.resolve());
+  try {
+    await source.start(agent);
+    await ended.promise;
+    log.info(`Stopped; what is programmed in "${pins.folder}" keeps serving`);
+  } finally {
+    agent.stop();
+    await source.close();
+    lock.release();
+  }
+}
+
+/** A promise that a signal resolves and a fatal error rejects. */
+function newEnd(): {
+  promise: Promise<void>;
+  resolve: () => void;
+  reject: (error: unknown) => void;
+} {
+  let resolve!: () => void;
+  let reject!: (error: unknown) => void;
+  const promise = new Promise<void>((onResolve, onReject) => {
+    resolve = onResolve;
+    reject = onReject;
+  });
+  return { promise, resolve, reject };
+}
+
+/** Attaches the programs, unless just these are attached already. */
+function serve(
+  kernel: Kernel,
+  {
+    cgroup,
+    rodata,
+    nodeName,
+    log,
+  }: {
+    cgroup: string;
+    rodata: Rodata;
+    nodeName: string;
+    log: Logger;
+  },
+): void {
+  const { pins, meta } = kernel;
+  if (meta.node !== nodeName) meta.node = nodeName;
+  const missing = missingHooks(pins, cgroup);
+  const isCurrent = kernel.loaded === undefined && meta.programs === programsHash(rodata);
+  if (isCurrent && missing.length === 0) {
+    log.info(`The programs on cgroup "${cgroup}" are up to date`);
+    return;
+  }
+  log.info(`Attaching to cgroup "${cgroup}": every process in it is served from now on`);
+  const loaded = kernel.loaded ?? loadObject(pins, { rodata, capacities: {} });
+  attachAll(loaded, { pins, cgroup, meta });
+  loaded.object.close();
+  kernel.loaded = undefined;
+}
+
+/** The pinned maps, created if some are missing. Throws UserError with the verifier's words. */
+function openKernel(
+  pins: Pins,
+  { rodata, capacities }: { rodata: Rodata; capacities: Capacities },
+): Kernel {
+  const existing = openPinned(pins);
+  if (existing) {
+    const meta = new Meta(existing.svc_meta, { readOnly: false });
+    checkLayout(meta, pins);
+    return { pins, maps: existing, meta, loaded: undefined };
+  }
+  const loaded = loadObject(pins, { rodata, capacities });
+  const maps = openPinned(pins);
+  if (!maps) throw new Error(`Maps vanished from "${pins.folder}" while they were opened`);
+  const meta = new Meta(maps.svc_meta, { readOnly: false });
+  meta.layout = layoutHash;
+  return { pins, maps, meta, loaded };
+}
+
+function capacities(options: RunOptions): Capacities {
+  const wanted: Capacities = {};
+  if (options.maxFrontends !== undefined) wanted.svc_frontends = options.maxFrontends;
+  if (options.maxServices !== undefined) {
+    wanted.svc_services = options.maxServices;
+    wanted.svc_names = options.maxServices;
+  }
+  if (options.maxBackends !== undefined) wanted.svc_backends = options.maxBackends;
+  if (options.maxSlots !== undefined) wanted.svc_slots = Math.ceil(options.maxSlots / 2);
+  return wanted;
+}
+
+function warnOfMissingNode(cluster: Cluster, nodeName: string, log: Logger): void {
+  const { fromNode, addresses } = cluster.nodePorts;
+  if (fromNode) return;
+  const list = [...addresses.ipv4, ...addresses.ipv6].join(", ") || "no address at all";
+  log.warn(
+    `No Node object "${nodeName}" with addresses: node ports are served on the default-route ` +
+      `device's addresses (${list})`,
+  );
+}
+
+/** Throws unless the process may load programs: root, or CAP_BPF and CAP_NET_ADMIN. */
+function checkPrivileges(): void {
+  const status = readFileSync("/proc/self/status", "utf8");
+  const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? "0"}`);
+  const [netAdmin, sysAdmin, bpf] = [12n, 21n, 39n].map((bit) => ((effective >> bit) & 1n) === 1n);
+  if (netAdmin && (bpf || sysAdmin)) return;
+  throw new UserError(
+    "bpfsvc run loads programs into the kernel: run it as root, or with CAP_BPF and " +
+      `CAP_NET_ADMIN (kernel ${release()})`,
+  );
+}

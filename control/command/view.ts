@@ -1,0 +1,111 @@
+// Service ports as tables for people: what is programmed and what would be look alike. Knows how
+// things look, not where they come from.
+import type { BackendState, FrontendKind, ServiceType } from "../model/rows.ts";
+import { formatEndpoint, formatSeconds, formatTable } from "../print.ts";
+
+/** A service port in the kernel or in a plan; counters and ids are the kernel's alone. */
+export interface ServiceView {
+  namespace: string;
+  name: string;
+  /** The service port's name, empty if it has none. */
+  port: string;
+  protocol: string;
+  type: ServiceType;
+  affinitySeconds: number;
+  frontends: readonly { kind: FrontendKind; address: string; port: number }[];
+  endpoints: readonly EndpointView[];
+  tables: Readonly<Record<"internal" | "inside" | "outside", { whenEmpty: "refuse" | "drop" }>>;
+  id?: number;
+  refused?: number;
+  dropped?: number;
+}
+
+export interface EndpointView {
+  address: string;
+  port: number;
+  state: BackendState;
+  /** The tables that list it: internal, inside, outside. */
+  tables: readonly string[];
+  id?: number;
+  connections?: number;
+}
+
+export interface ViewOptions {
+  /** One more group of columns: tables, and what only the kernel knows. */
+  wide: boolean;
+  /** Whether there are counters and ids to show. */
+  counters: boolean;
+}
+
+const KIND_NOTES: Readonly<Record<FrontendKind, string>> = {
+  clusterIP: "",
+  externalIP: " (external IP)",
+  loadBalancer: " (load balancer)",
+  nodePort: " (node port)",
+};
+
+/** A block of lines for each service port: frontends and endpoints stand side by side. */
+export function formatServices(services: readonly ServiceView[], options: ViewOptions): string {
+  if (services.length === 0) return "No Services.\n";
+  const header = ["SERVICE", "TYPE", "FRONTEND", "ENDPOINT", "STATE"];
+  if (options.counters) header.push("CONNECTIONS");
+  header.push("AFFINITY");
+  if (options.wide) header.push("TABLES");
+  if (options.wide && options.counters) header.push("REFUSED", "DROPPED", "ID", "ENDPOINT ID");
+  return formatTable(
+    header,
+    services.flatMap((service) => blockOf(service, options)),
+  );
+}
+
+/** namespace/name:port/protocol, the port only if it has a name. */
+export function serviceTitle(
+  service: Pick<ServiceView, "namespace" | "name" | "port" | "protocol">,
+): string {
+  const port = service.port === "" ? "" : `:${service.port}`;
+  return `${service.namespace}/${service.name}${port}/${service.protocol}`;
+}
+
+function blockOf(service: ServiceView, options: ViewOptions): string[][] {
+  const { frontends, endpoints } = service;
+  const rows: string[][] = [];
+  for (let line = 0; line < Math.max(1, frontends.length, endpoints.length); line++) {
+    const frontend = frontends[line];
+    rows.push([
+      line === 0 ? serviceTitle(service) : "",
+      line === 0 ? service.type : "",
+      frontend ? formatEndpoint(frontend) + KIND_NOTES[frontend.kind] : "",
+      ...endpointCells(service, line, options),
+      line === 0 ? affinityCell(service) : "",
+      ...(options.wide ? wideCells(service, line, options) : []),
+    ]);
+  }
+  return rows;
+}
+
+function endpointCells(service: ServiceView, line: number, { counters }: ViewOptions): string[] {
+  const endpoint = service.endpoints[line];
+  const whenEmpty = service.tables.internal.whenEmpty === "refuse" ? "refuses" : "drops";
+  let cells = ["", "", ""];
+  if (endpoint)
+    cells = [formatEndpoint(endpoint), endpoint.state, String(endpoint.connections ?? "")];
+  else if (line === 0) cells = ["<none>", whenEmpty, emptyCount(service)];
+  return counters ? cells : cells.slice(0, 2);
+}
+
+function emptyCount({ tables, refused = 0, dropped = 0 }: ServiceView): string {
+  return tables.internal.whenEmpty === "refuse" ? `${refused} refused` : `${dropped} dropped`;
+}
+
+function affinityCell({ affinitySeconds }: ServiceView): string {
+  return affinitySeconds === 0 ? "-" : `ClientIP ${formatSeconds(affinitySeconds)}`;
+}
+
+function wideCells(service: ServiceView, line: number, { counters }: ViewOptions): string[] {
+  const endpoint = service.endpoints[line];
+  const tables = endpoint ? endpoint.tables.join(",") : "";
+  if (!counters) return [tables];
+  const { refused, dropped, id } = service;
+  const first = line === 0 ? [String(refused), String(dropped), String(id)] : ["", "", ""];
+  return [tables, ...first, String(endpoint?.id ?? "")];
+}

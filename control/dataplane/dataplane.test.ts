@@ -1,0 +1,301 @@
+import test from "ava";
+import fc from "fast-check";
+import type { BackendRow, FrontendRow, ServiceRow } from "../model/rows.ts";
+import { Dataplane } from "./dataplane.ts";
+import { Maps } from "./maps.ts";
+import { type Found, type MemoryStorage, memoryStorage, readAll } from "./memory.ts";
+
+/** A service row with its endpoints in all tables. */
+function makeRow(options: {
+  name: string;
+  frontends: readonly number[];
+  endpoints: readonly number[];
+  maglev?: boolean;
+}): ServiceRow {
+  const backends = options.endpoints.map(
+    (host): BackendRow => ({ address: `10.1.0.${host}`, port: 80, state: "ready", weight: 1 }),
+  );
+  const members = backends.map((_, index) => index);
+  const frontends = options.frontends.map(
+    (host): FrontendRow => ({ kind: "clusterIP", address: `10.96.0.${host}`, port: 80 }),
+  );
+  const uniform = { kind: "uniform", members, whenEmpty: "refuse" } as const;
+  return {
+    key: `test/${options.name}:/TCP/4`,
+    namespace: "test",
+    name: options.name,
+    port: "",
+    protocol: "TCP",
+    family: 4,
+    type: "ClusterIP",
+    affinitySeconds: 0,
+    frontends,
+    backends,
+    internal: uniform,
+    inside: uniform,
+    outside: options.maglev ? { ...uniform, kind: "maglev" } : uniform,
+  };
+}
+
+/** What readers should find for a set of rows. */
+function expected(rows: Iterable<ServiceRow>): Found {
+  const storage = memoryStorage({ slots: 65536 });
+  const dataplane = new Dataplane(new Maps(storage));
+  dataplane.replace(rows);
+  dataplane.flush();
+  return readAll(storage);
+}
+
+/** Maps that are checked, as a reader sees them, after every single write. */
+class CheckedMaps extends Maps {
+  check = () => {};
+
+  override writeBackendWord(...words: Parameters<Maps["writeBackendWord"]>): void {
+    super.writeBackendWord(...words);
+    this.check();
+  }
+
+  override writeSlots(...words: Parameters<Maps["writeSlots"]>): void {
+    super.writeSlots(...words);
+    this.check();
+  }
+
+  override writeTable(...words: Parameters<Maps["writeTable"]>): void {
+    super.writeTable(...words);
+    this.check();
+  }
+
+  override clearService(id: number): void {
+    super.clearService(id);
+    this.check();
+  }
+}
+
+function checkedMaps(storage: MemoryStorage): CheckedMaps {
+  const maps = new CheckedMaps(storage);
+  maps.check = () => void readAll(storage);
+  storage.frontends.afterWrite = maps.check;
+  return maps;
+}
+
+test("a row's endpoints are found through each of its frontends", (t) => {
+  const storage = memoryStorage();
+  const dataplane = new Dataplane(new Maps(storage));
+  dataplane.replace([makeRow({ name: "web", frontends: [1, 2], endpoints: [5, 6] })]);
+  t.deepEqual(dataplane.flush(), []);
+  const endpoints = ["10.1.0.5|80", "10.1.0.6|80"];
+  t.deepEqual(readAll(storage), {
+    "10.96.0.1|80|6": [endpoints, endpoints, endpoints],
+    "10.96.0.2|80|6": [endpoints, endpoints, endpoints],
+  });
+});
+
+test("a flush without changes writes nothing", (t) => {
+  const storage = memoryStorage();
+  const maps = new Maps(storage);
+  const dataplane = new Dataplane(maps);
+  const row = makeRow({ name: "web", frontends: [1], endpoints: [5, 6] });
+  dataplane.replace([row]);
+  dataplane.flush();
+  const before = { ...maps.writes, frontends: storage.frontends.writes };
+  dataplane.replace([structuredClone(row)]);
+  dataplane.flush();
+  t.deepEqual({ ...maps.writes, frontends: storage.frontends.writes }, before);
+});
+
+test("a restart with the same rows writes nothing and keeps every id", async (t) => {
+  const storage = memoryStorage({ slots: 65536 });
+  const rows = [1, 2, 3].map((host) =>
+    makeRow({ name: `s${host}`, frontends: [host], endpoints: [host, host + 1], maglev: true }),
+  );
+  const first = new Dataplane(new Maps(storage));
+  first.replace(rows);
+  first.flush();
+  first.replace([makeRow({ name: "s2", frontends: [2], endpoints: [3], maglev: true })]);
+  first.flush();
+  await first.release();
+  const before = Buffer.concat([storage.services, storage.backends, storage.slots]);
+  const writes = storage.frontends.writes + storage.names.writes;
+  const maps = new Maps(storage);
+  const second = new Dataplane(maps);
+  second.replace([
+    rows[0]!,
+    makeRow({ name: "s2", frontends: [2], endpoints: [3], maglev: true }),
+    rows[2]!,
+  ]);
+  second.removeOthers();
+  t.deepEqual(second.flush(), []);
+  t.deepEqual(maps.writes, { backends: 0, slots: 0, tables: 0 });
+  t.is(storage.frontends.writes + storage.names.writes, writes);
+  t.true(before.equals(Buffer.concat([storage.services, storage.backends, storage.slots])));
+  t.false(second.hasQuarantine);
+});
+
+test("a restart removes what is no longer wanted", (t) => {
+  const storage = memoryStorage();
+  const first = new Dataplane(new Maps(storage));
+  first.replace([
+    makeRow({ name: "a", frontends: [1], endpoints: [1] }),
+    makeRow({ name: "b", frontends: [2], endpoints: [2] }),
+  ]);
+  first.flush();
+  const second = new Dataplane(checkedMaps(storage));
+  second.replace([makeRow({ name: "b", frontends: [2], endpoints: [2] })]);
+  second.removeOthers();
+  t.deepEqual(second.flush(), []);
+  t.deepEqual(Object.keys(readAll(storage)), ["10.96.0.2|80|6"]);
+  t.is(storage.names.entriesByKey.size, 1);
+});
+
+test("one changed endpoint writes that Service's bytes only", (t) => {
+  const storage = memoryStorage({ services: 200, backends: 2000, frontends: 200 });
+  const maps = new Maps(storage);
+  const dataplane = new Dataplane(maps);
+  const endpoints = [1, 2, 3, 4, 5];
+  dataplane.replace(
+    Array.from({ length: 100 }, (_, index) =>
+      makeRow({ name: `s${index}`, frontends: [index], endpoints }),
+    ),
+  );
+  dataplane.flush();
+  const before = { ...maps.writes };
+  const hashWrites = storage.frontends.writes + storage.names.writes;
+  dataplane.replace([makeRow({ name: "s7", frontends: [7], endpoints: [1, 2, 3, 4, 6] })]);
+  dataplane.flush();
+  t.deepEqual(
+    {
+      backends: maps.writes.backends - before.backends,
+      slots: maps.writes.slots - before.slots,
+      tables: maps.writes.tables - before.tables,
+    },
+    { backends: 2, slots: 5, tables: 3 },
+  );
+  t.is(storage.frontends.writes + storage.names.writes, hashWrites);
+});
+
+test("connections of an endpoint that left stay in its Service's total", async (t) => {
+  const storage = memoryStorage();
+  const dataplane = new Dataplane(new Maps(storage));
+  dataplane.replace([makeRow({ name: "web", frontends: [1], endpoints: [5] })]);
+  dataplane.flush();
+  new DataView(storage.backends.buffer).setBigUint64(32, 41n, true);
+  dataplane.replace([makeRow({ name: "web", frontends: [1], endpoints: [6] })]);
+  dataplane.flush();
+  await dataplane.release();
+  t.is(new DataView(storage.services.buffer).getBigUint64(48, true), 41n);
+});
+
+test("an id is used again only after a grace period, with another generation", async (t) => {
+  const storage = memoryStorage({ backends: 2 });
+  const maps = new Maps(storage);
+  const dataplane = new Dataplane(maps);
+  dataplane.replace([makeRow({ name: "web", frontends: [1], endpoints: [1, 2] })]);
+  dataplane.flush();
+  const generation = maps.readBackend(1).generation;
+  dataplane.replace([makeRow({ name: "web", frontends: [1], endpoints: [1] })]);
+  dataplane.flush();
+  dataplane.replace([makeRow({ name: "web", frontends: [1], endpoints: [1, 3] })]);
+  const errors = dataplane.flush();
+  t.deepEqual(errors, [
+    { key: "test/web:/TCP/4", message: "svc_backends is full, it holds 2 entries" },
+  ]);
+  t.true(await dataplane.release(), "rows that wait for room are announced");
+  t.deepEqual(dataplane.flush(), []);
+  t.is(maps.readBackend(1).generation, generation + 1);
+  t.false(dataplane.isPending);
+});
+
+test("a row that does not fit is named, the rest is served, and it fits once there is room", (t) => {
+  const storage = memoryStorage({ frontends: 2 });
+  const dataplane = new Dataplane(checkedMaps(storage));
+  const rows = [1, 2, 3].map((host) =>
+    makeRow({ name: `s${host}`, frontends: [host], endpoints: [host] }),
+  );
+  dataplane.replace(rows);
+  t.deepEqual(dataplane.flush(), [
+    { key: "test/s3:/TCP/4", message: "svc_frontends is full, it holds 2 entries" },
+  ]);
+  t.deepEqual(readAll(storage), expected(rows.slice(0, 2)));
+  dataplane.remove(["test/s1:/TCP/4"]);
+  t.deepEqual(dataplane.flush(), []);
+  t.deepEqual(readAll(storage), expected(rows.slice(1)));
+});
+
+test("a frontend that changes hands leads to one owner or the other at every moment", (t) => {
+  const storage = memoryStorage();
+  const dataplane = new Dataplane(checkedMaps(storage));
+  dataplane.replace([makeRow({ name: "old", frontends: [1, 2], endpoints: [1] })]);
+  dataplane.flush();
+  storage.frontends.afterWrite = () => {
+    const found = readAll(storage);
+    t.truthy(found["10.96.0.1|80|6"]);
+    t.truthy(found["10.96.0.2|80|6"]);
+  };
+  dataplane.replace([
+    makeRow({ name: "new", frontends: [2], endpoints: [2] }),
+    makeRow({ name: "old", frontends: [1], endpoints: [1] }),
+  ]);
+  t.deepEqual(dataplane.flush(), []);
+  t.is(readAll(storage)["10.96.0.2|80|6"]![0]![0], "10.1.0.2|80");
+});
+
+/** One step of a random life: rows come, change and go, the agent restarts, writes fail. */
+const step = fc.oneof(
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      kind: fc.constant("replace" as const),
+      name: fc.integer({ min: 0, max: 5 }),
+      frontends: fc.uniqueArray(fc.integer({ min: 1, max: 3 }), { maxLength: 2 }),
+      endpoints: fc.uniqueArray(fc.integer({ min: 1, max: 9 }), { maxLength: 6 }),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant("remove" as const),
+      name: fc.integer({ min: 0, max: 5 }),
+    }),
+  },
+  { weight: 2, arbitrary: fc.constant({ kind: "release" as const }) },
+  { weight: 1, arbitrary: fc.constant({ kind: "restart" as const }) },
+  { weight: 1, arbitrary: fc.constant({ kind: "fault" as const }) },
+);
+
+test("any sequence of changes ends as a rebuild would, and no write ever misleads a reader", async (t) => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
+      const storage = memoryStorage({ services: 12, backends: 48, slots: 256, frontends: 24 });
+      let dataplane = new Dataplane(checkedMaps(storage));
+      const rows = new Map<string, ServiceRow>();
+      for (const each of steps) {
+        storage.frontends.fails = storage.names.fails = () => each.kind === "fault";
+        if (each.kind === "replace") {
+          const frontends = each.frontends.map((offset) => each.name * 10 + offset);
+          const row = makeRow({ ...each, name: `s${each.name}`, frontends });
+          rows.set(row.key, row);
+          dataplane.replace([row]);
+        } else if (each.kind === "remove") {
+          const key = `test/s${each.name}:/TCP/4`;
+          rows.delete(key);
+          dataplane.remove([key]);
+        } else if (each.kind === "release") await dataplane.release();
+        else if (each.kind === "restart") {
+          dataplane = new Dataplane(checkedMaps(storage));
+          dataplane.replace(rows.values());
+          dataplane.removeOthers();
+        }
+        dataplane.flush();
+      }
+      storage.frontends.fails = storage.names.fails = () => false;
+      for (let round = 0; round < 5 && (dataplane.isPending || dataplane.hasQuarantine); round++) {
+        dataplane.flush();
+        await dataplane.release();
+      }
+      t.false(dataplane.isPending);
+      t.deepEqual(readAll(storage), expected(rows.values()));
+      t.is(storage.names.entriesByKey.size, rows.size);
+    }),
+    { numRuns: 300 },
+  );
+});

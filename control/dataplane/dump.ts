@@ -1,0 +1,259 @@
+// What the kernel holds, read from the pinned maps alone: agent or no agent. Writes nothing; a
+// dump taken while an agent writes is taken again until it is of one moment.
+import {
+  backend,
+  backendState,
+  emptyAction,
+  frontendKind,
+  layoutHash,
+  service,
+  serviceName,
+  serviceType,
+  table,
+} from "../../bindings/layout.ts";
+import { formatAddress } from "../model/address.ts";
+import type { BackendState, FrontendKind, ServiceType } from "../model/rows.ts";
+import { checkLayout, Meta, type OpenMaps, openPinned } from "./kernel.ts";
+import { frontendCheck } from "./maps.ts";
+import type { Pins } from "./pins.ts";
+import { decodeText } from "./restore.ts";
+
+export type TableName = "internal" | "inside" | "outside";
+
+/** One service port of one family. Counters are totals since it was first programmed. */
+export interface DumpedService {
+  namespace: string;
+  name: string;
+  /** The service port's name, empty if it has none. */
+  port: string;
+  protocol: string;
+  family: 4 | 6;
+  type: ServiceType;
+  /** ClientIP affinity's timeout in seconds, 0 for none. */
+  affinitySeconds: number;
+  frontends: { kind: FrontendKind; address: string; port: number }[];
+  endpoints: DumpedEndpoint[];
+  /** Slots of each table, and what a new connection to it gets if there are none. */
+  tables: Record<TableName, { slots: number; whenEmpty: "refuse" | "drop" }>;
+  connections: number;
+  refused: number;
+  dropped: number;
+  /** The id of the row in svc_services. */
+  id: number;
+}
+
+export interface DumpedEndpoint {
+  address: string;
+  port: number;
+  state: BackendState;
+  connections: number;
+  /** The tables that list it. */
+  tables: TableName[];
+  /** The id of the row in svc_backends. */
+  id: number;
+}
+
+export interface Dump {
+  node: string;
+  services: DumpedService[];
+}
+
+/** Restricts a dump; absent means any. */
+export interface DumpFilter {
+  namespace?: string | undefined;
+  name?: string | undefined;
+}
+
+const TABLES: readonly [TableName, number][] = [
+  ["internal", table.TABLE_INTERNAL],
+  ["inside", table.TABLE_INSIDE],
+  ["outside", table.TABLE_OUTSIDE],
+];
+const KINDS = new Map<number, FrontendKind>([
+  [frontendKind.FRONTEND_CLUSTER_IP, "clusterIP"],
+  [frontendKind.FRONTEND_EXTERNAL_IP, "externalIP"],
+  [frontendKind.FRONTEND_LOAD_BALANCER, "loadBalancer"],
+  [frontendKind.FRONTEND_NODE_PORT, "nodePort"],
+]);
+const TYPES = new Map<number, ServiceType>([
+  [serviceType.TYPE_CLUSTER_IP, "ClusterIP"],
+  [serviceType.TYPE_NODE_PORT, "NodePort"],
+  [serviceType.TYPE_LOAD_BALANCER, "LoadBalancer"],
+]);
+const STATES = new Map<number, BackendState>([
+  [backendState.BACKEND_READY, "ready"],
+  [backendState.BACKEND_TERMINATING, "terminating"],
+]);
+const PROTOCOLS = new Map([
+  [6, "TCP"],
+  [17, "UDP"],
+  [132, "SCTP"],
+]);
+const ATTEMPTS = 50;
+const PAUSE_MS = 2;
+
+/** The pinned maps of a node, opened for reading. */
+export class DumpReader {
+  readonly #maps: OpenMaps;
+  readonly #meta: Meta;
+  readonly #services: DataView;
+  readonly #backends: DataView;
+
+  private constructor(maps: OpenMaps, meta: Meta) {
+    this.#maps = maps;
+    this.#meta = meta;
+    this.#services = viewOf(maps.svc_services.mmap({ readOnly: true }));
+    this.#backends = viewOf(maps.svc_backends.mmap({ readOnly: true }));
+  }
+
+  /** Opens a folder's maps, or returns undefined if none are pinned. Throws LayoutError. */
+  static open(pins: Pins): DumpReader | undefined {
+    const maps = openPinned(pins);
+    if (!maps) return undefined;
+    const meta = new Meta(maps.svc_meta, { readOnly: true });
+    if (meta.layout !== layoutHash) checkLayout(meta, pins);
+    return new DumpReader(maps, meta);
+  }
+
+  /** The counter of completed writes: changes whenever a dump would. */
+  get sequence(): bigint {
+    return this.#meta.sequence;
+  }
+
+  /** Reads everything, again if an agent wrote meanwhile. Sorted by namespace, name and port. */
+  async read(filter: DumpFilter = {}): Promise<Dump> {
+    for (let attempt = 1; ; attempt++) {
+      const before = this.#meta.sequence;
+      const services = this.#readServices(filter);
+      const isWhole = before === this.#meta.sequence && (before & 1n) === 0n;
+      if (isWhole || attempt === ATTEMPTS) return { node: this.#meta.node, services };
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    }
+  }
+
+  #readServices(filter: DumpFilter): DumpedService[] {
+    const services = new Map<number, DumpedService>();
+    for (const { keys, values, count } of this.#maps.svc_names.entries()) {
+      const [keyView, valueView] = [viewOf(keys), viewOf(values)];
+      for (let index = 0; index < count; index++) {
+        const id = keyView.getUint32(index * 4, true);
+        const dumped = this.#readService(id, valueView, index * serviceName.bytes);
+        if (matches(dumped, filter)) services.set(id, dumped);
+      }
+    }
+    this.#readFrontends(services);
+    this.#readBackends(services);
+    const sorted = [...services.values()].sort(byName);
+    for (const { frontends, endpoints } of sorted) {
+      frontends.sort(byKindAndAddress);
+      endpoints.sort(byAddress);
+    }
+    return sorted;
+  }
+
+  #readService(id: number, names: DataView, at: number): DumpedService {
+    const name = serviceName.read(names, at);
+    const row = service.read(this.#services, id * service.bytes);
+    const words = row.table.map((word) => ({
+      slots: Number((word >> 32n) & 0xffffffn),
+      whenEmpty: whenEmptyName(Number(word >> 56n)),
+    }));
+    return {
+      namespace: decodeText(name.namespace),
+      name: decodeText(name.name),
+      port: decodeText(name.port),
+      protocol: PROTOCOLS.get(name.protocol) ?? String(name.protocol),
+      family: name.family === 6 ? 6 : 4,
+      type: TYPES.get(name.type) ?? "ClusterIP",
+      affinitySeconds: row.affinitySeconds,
+      frontends: [],
+      endpoints: [],
+      tables: { internal: words[0]!, inside: words[1]!, outside: words[2]! },
+      connections: Number(row.departed),
+      refused: Number(row.refused),
+      dropped: Number(row.dropped),
+      id,
+    };
+  }
+
+  #readFrontends(services: Map<number, DumpedService>): void {
+    for (const { keys, values, count } of this.#maps.svc_frontends.entries()) {
+      const [keyView, valueView] = [viewOf(keys), viewOf(values)];
+      const keyBytes = keys.length / count;
+      for (let index = 0; index < count; index++) {
+        const id = valueView.getUint32(index * 8, true);
+        const key = keys.subarray(index * keyBytes, (index + 1) * keyBytes);
+        if (frontendCheck(key) !== valueView.getUint32(index * 8 + 4, true) >>> 8) continue;
+        services.get(id)?.frontends.push({
+          kind: KINDS.get(valueView.getUint8(index * 8 + 4)) ?? "clusterIP",
+          address: formatAddress(key.subarray(0, 16)),
+          port: keyView.getUint16(index * keyBytes + 16),
+        });
+      }
+    }
+  }
+
+  #readBackends(services: Map<number, DumpedService>): void {
+    const rows = this.#backends.byteLength / backend.bytes;
+    for (let id = 0; id < rows; id++) {
+      const at = id * backend.bytes;
+      if (this.#backends.getUint8(at + backend.offset.state) === backendState.BACKEND_FREE)
+        continue;
+      const owner = services.get(this.#backends.getUint32(at + backend.offset.service, true));
+      if (!owner) continue;
+      const row = backend.read(this.#backends, at);
+      owner.connections += Number(row.connections);
+      if (row.listed === 0) continue;
+      owner.endpoints.push({
+        address: formatAddress(row.address),
+        port: row.port,
+        state: STATES.get(row.state) ?? "ready",
+        connections: Number(row.connections),
+        tables: TABLES.filter(([, bit]) => row.listed & (1 << bit)).map(([name]) => name),
+        id,
+      });
+    }
+  }
+}
+
+function matches(service: DumpedService, { namespace, name }: DumpFilter): boolean {
+  return (
+    (namespace === undefined || service.namespace === namespace) &&
+    (name === undefined || service.name === name)
+  );
+}
+
+function whenEmptyName(action: number): "refuse" | "drop" {
+  return action === emptyAction.EMPTY_DROP ? "drop" : "refuse";
+}
+
+function byName(a: DumpedService, b: DumpedService): number {
+  return (
+    compare(a.namespace, b.namespace) ||
+    compare(a.name, b.name) ||
+    compare(a.port, b.port) ||
+    compare(a.protocol, b.protocol) ||
+    a.family - b.family
+  );
+}
+
+const KIND_ORDER: readonly FrontendKind[] = ["clusterIP", "externalIP", "loadBalancer", "nodePort"];
+
+function byKindAndAddress(
+  a: DumpedService["frontends"][number],
+  b: DumpedService["frontends"][number],
+): number {
+  return KIND_ORDER.indexOf(a.kind) - KIND_ORDER.indexOf(b.kind) || byAddress(a, b);
+}
+
+function byAddress(a: { address: string; port: number }, b: { address: string; port: number }) {
+  return compare(a.address, b.address) || a.port - b.port;
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -1,0 +1,188 @@
+// The pinned maps of one pin folder, opened or created, as memory for Maps; and the object that
+// they and the programs come from. Knows nothing of Services.
+import { layoutHash, maps as layouts, meta } from "../../bindings/layout.ts";
+import { BpfMap } from "../../bindings/map.ts";
+import { BpfObject } from "../../bindings/object.ts";
+import { membarrier } from "../../bindings/system.ts";
+import type { HashStore, Storage } from "./maps.ts";
+import { objectPath } from "./objects.ts";
+import { MAP_NAMES, type Pins } from "./pins.ts";
+
+/** Where the kernel has no membarrier that waits for its readers, time has to do. */
+const GRACE_FALLBACK_MS = 2000;
+
+export type MapName = keyof typeof layouts;
+export type OpenMaps = Readonly<Record<MapName, BpfMap>>;
+
+/** How many entries maps are created with. Maps that exist keep their size. */
+export type Capacities = Partial<Record<MapName, number>>;
+
+/** Values of the programs' rodata, by variable. */
+export type Rodata = Readonly<Record<string, number>>;
+
+/** The pins are of another build, or of another program altogether. */
+export class LayoutError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "LayoutError";
+  }
+}
+
+/** The first word of svc_meta, in every build. */
+export class Meta {
+  readonly #words: BigUint64Array;
+  readonly #bytes: Uint8Array;
+
+  constructor(map: BpfMap, options: { readOnly: boolean }) {
+    this.#bytes = map.mmap(options);
+    this.#words = new BigUint64Array(this.#bytes.buffer, this.#bytes.byteOffset, meta.bytes / 8);
+  }
+
+  get layout(): bigint {
+    return this.#read(meta.offset.layout);
+  }
+
+  set layout(value: bigint) {
+    this.#write(meta.offset.layout, value);
+  }
+
+  get programs(): bigint {
+    return this.#read(meta.offset.programs);
+  }
+
+  set programs(value: bigint) {
+    this.#write(meta.offset.programs, value);
+  }
+
+  /** Odd while an agent is writing, or was killed while it wrote. */
+  get sequence(): bigint {
+    return this.#read(meta.offset.sequence);
+  }
+
+  mark(writing: boolean): void {
+    const { sequence } = this;
+    const isOdd = (sequence & 1n) === 1n;
+    this.#write(meta.offset.sequence, sequence + (writing === isOdd ? 2n : 1n));
+  }
+
+  get node(): string {
+    const { node } = meta.offset;
+    const bytes = this.#bytes.subarray(node, meta.bytes);
+    return Buffer.from(bytes.subarray(0, bytes.indexOf(0))).toString();
+  }
+
+  set node(name: string) {
+    const field = this.#bytes.subarray(meta.offset.node, meta.bytes);
+    const bytes = Buffer.from(name).subarray(0, field.length - 1);
+    field.set(bytes);
+    field.fill(0, bytes.length);
+  }
+
+  #read(offset: number): bigint {
+    return Atomics.load(this.#words, offset / 8);
+  }
+
+  #write(offset: number, value: bigint): void {
+    Atomics.store(this.#words, offset / 8, value);
+  }
+}
+
+/** A loaded object: its programs can be attached. */
+export interface LoadedObject {
+  object: BpfObject;
+  file: string;
+  rodata: Rodata;
+}
+
+/** Opens an object with its maps pinned in the folder (those that exist are reused), and loads it. */
+export function loadObject(
+  pins: Pins,
+  { rodata, capacities }: { rodata: Rodata; capacities: Capacities },
+): LoadedObject {
+  const file = objectPath("sock.bpf.o");
+  const object = BpfObject.open(file);
+  for (const [variable, value] of Object.entries(rodata)) object.setRodata(variable, value);
+  for (const name of MAP_NAMES) {
+    const map = object.map(name);
+    const entries = capacities[name];
+    if (entries !== undefined) map.setMaxEntries(entries);
+    map.setPinPath(pins.mapPath(name));
+  }
+  object.load();
+  return { object, file, rodata };
+}
+
+/** Every map of the folder, or undefined if some are missing. Throws LayoutError for foreign ones. */
+export function openPinned(pins: Pins): OpenMaps | undefined {
+  const opened: Partial<Record<MapName, BpfMap>> = {};
+  for (const name of MAP_NAMES) {
+    const map = openOne(pins.mapPath(name));
+    if (!map) continue;
+    checkShape(name, map, pins);
+    opened[name] = map;
+  }
+  if (Object.keys(opened).length === MAP_NAMES.length) return opened as OpenMaps;
+  for (const map of Object.values(opened)) map.close();
+  return undefined;
+}
+
+/** Opens the maps as memory. The pages stay mapped as long as the process lives. */
+export function kernelStorage(maps: OpenMaps, meta: Meta): Storage {
+  return {
+    services: maps.svc_services.mmap(),
+    backends: maps.svc_backends.mmap(),
+    slots: maps.svc_slots.mmap(),
+    frontends: hashStore(maps.svc_frontends),
+    names: hashStore(maps.svc_names),
+    grace: waitForReaders,
+    mark: (writing) => meta.mark(writing),
+  };
+}
+
+/** The layout that a folder's maps must have for this build. */
+export function checkLayout(meta: Meta, pins: Pins): void {
+  if (meta.layout === layoutHash) return;
+  throw new LayoutError(
+    `Pin folder "${pins.folder}" was written by a build of bpfsvc with other map layouts: ` +
+      `run "bpfsvc cleanup --pins ${pins.folder}" first, or choose another --pins`,
+  );
+}
+
+function openOne(file: string): BpfMap | undefined {
+  try {
+    return BpfMap.openPinned(file);
+  } catch (error) {
+    if ((error as { code?: unknown }).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+function checkShape(name: MapName, map: BpfMap, pins: Pins): void {
+  const { type, keySize, valueSize } = map.info;
+  const wanted = layouts[name];
+  if (name === "svc_meta" && type === wanted.type && valueSize >= 8) return;
+  if (type === wanted.type && keySize === wanted.keyBytes && valueSize === wanted.valueBytes)
+    return;
+  throw new LayoutError(
+    `Pinned map "${pins.mapPath(name)}" has keys of ${keySize} and values of ${valueSize} bytes, ` +
+      `this build has ${wanted.keyBytes} and ${wanted.valueBytes}: it is of another build or ` +
+      `program; run "bpfsvc cleanup --pins ${pins.folder}", or choose another --pins`,
+  );
+}
+
+function hashStore(map: BpfMap): HashStore {
+  return {
+    maxEntries: map.info.maxEntries,
+    setBatch: (keys, values) => map.setBatch(keys, values),
+    deleteBatch: (keys) => {
+      map.deleteBatch(keys);
+    },
+    entries: () => map.entries(),
+  };
+}
+
+/** No program that ran before the call still runs after it (membarrier(2), else a long wait). */
+async function waitForReaders(): Promise<void> {
+  if (await membarrier()) return;
+  await new Promise((resolve) => setTimeout(resolve, GRACE_FALLBACK_MS));
+}

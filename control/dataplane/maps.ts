@@ -1,0 +1,270 @@
+// Typed reads and writes of the shared maps: what each word is called and how it is stored so that
+// a program reading at the same moment sees old or new. Decides nothing, and does not know whether
+// the memory below is the kernel's or a test's.
+import {
+  backend,
+  backendState,
+  frontend,
+  frontendKey,
+  limit,
+  service,
+  serviceName,
+  table,
+} from "../../bindings/layout.ts";
+
+/** A hash map of fixed key and value sizes; keys and values of a batch lie end to end. */
+export interface HashStore {
+  readonly maxEntries: number;
+  /** Throws when an entry could not be written; `done` on the error says how many were. */
+  setBatch(keys: Uint8Array, values: Uint8Array): void;
+  /** Keys that are missing are no error. */
+  deleteBatch(keys: Uint8Array): void;
+  entries(): Iterable<{ keys: Uint8Array; values: Uint8Array; count: number }>;
+}
+
+/** The memory of the maps, as opened by storage.ts or made up by a test. */
+export interface Storage {
+  readonly services: Uint8Array;
+  readonly backends: Uint8Array;
+  readonly slots: Uint8Array;
+  readonly frontends: HashStore;
+  readonly names: HashStore;
+  /** Waits until no program still uses what was read before the call. */
+  grace(): Promise<void>;
+  /** Marks the maps as changing (odd) or whole (even), for readers in user space. */
+  mark(writing: boolean): void;
+}
+
+/** A frontend's place in svc_frontends. */
+export interface FrontendAddress {
+  address: Uint8Array;
+  port: number;
+  protocol: number;
+}
+
+/** The part of a backend's row that is one aligned u64, plus what is written before it. */
+export interface BackendEntry {
+  address: Uint8Array;
+  port: number;
+  state: number;
+  /** Bit 1 << table for each table that lists it. */
+  listed: number;
+  generation: number;
+  service: number;
+}
+
+export interface TableWord {
+  offset: number;
+  length: number;
+  /** emptyAction of the layout. */
+  whenEmpty: number;
+}
+
+/** How much was written since the maps were opened: what the tests of economy count. */
+export interface WriteCounts {
+  backends: number;
+  slots: number;
+  tables: number;
+}
+
+export const TABLE_COUNT = table.TABLE_COUNT;
+const WORD_BYTES = 8;
+const SLOT_BYTES = 4;
+const SLOT_BACKEND_MASK = 2 ** limit.SLOT_BACKEND_BITS - 1;
+const SLOT_GENERATION_MASK = 2 ** limit.SLOT_GENERATION_BITS - 1;
+const LENGTH_MASK = (1n << BigInt(limit.TABLE_LENGTH_BITS)) - 1n;
+const LENGTH_SHIFT = BigInt(limit.TABLE_LENGTH_SHIFT);
+const ACTION_SHIFT = BigInt(limit.TABLE_ACTION_SHIFT);
+
+/** The 24 bits that tie a frontend's value to its key; frontend_check() in bpf/balance.h. */
+export function frontendCheck(key: Uint8Array): number {
+  const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
+  let hash =
+    (Math.imul(view.getUint32(0, true), 0x9e3779b1) +
+      Math.imul(view.getUint32(4, true), 0x85ebca77) +
+      Math.imul(view.getUint32(8, true), 0xc2b2ae3d) +
+      Math.imul(view.getUint32(12, true), 0x27d4eb2f) +
+      Math.imul(view.getUint32(16, true), 0x165667b1)) >>>
+    0;
+  hash ^= hash >>> 15;
+  return Math.imul(hash, 0x2c1b3c6d) >>> 8;
+}
+
+/** The key of a frontend, as svc_frontends has it. */
+export function encodeFrontendKey(address: FrontendAddress): Uint8Array {
+  const key = new Uint8Array(frontendKey.bytes);
+  frontendKey.write(new DataView(key.buffer), 0, address);
+  return key;
+}
+
+/** The value of a frontend: its service, its kind and the check of its key. */
+export function encodeFrontend(
+  key: Uint8Array,
+  { service, kind }: { service: number; kind: number },
+): Uint8Array {
+  const value = new Uint8Array(frontend.bytes);
+  const bits = frontendCheck(key);
+  const check = Uint8Array.of(bits & 0xff, (bits >>> 8) & 0xff, bits >>> 16);
+  frontend.write(new DataView(value.buffer), 0, { service, kind, check });
+  return value;
+}
+
+/** A slot: which backend, and which use of its id. */
+export function encodeSlot(id: number, generation: number): number {
+  return (((generation & SLOT_GENERATION_MASK) << limit.SLOT_BACKEND_BITS) | id) >>> 0;
+}
+
+/** The backend id of a slot. */
+export function slotBackend(slot: number): number {
+  return slot & SLOT_BACKEND_MASK;
+}
+
+export class Maps {
+  readonly storage: Storage;
+  readonly writes: WriteCounts = { backends: 0, slots: 0, tables: 0 };
+  readonly #services: DataView;
+  readonly #serviceWords: BigUint64Array;
+  readonly #backends: DataView;
+  readonly #backendWords: BigUint64Array;
+  readonly #slots: Uint32Array;
+
+  constructor(storage: Storage) {
+    this.storage = storage;
+    const { services, backends, slots } = storage;
+    this.#services = new DataView(services.buffer, services.byteOffset, services.byteLength);
+    this.#serviceWords = words(services);
+    this.#backends = new DataView(backends.buffer, backends.byteOffset, backends.byteLength);
+    this.#backendWords = words(backends);
+    this.#slots = new Uint32Array(slots.buffer, slots.byteOffset, slots.byteLength / SLOT_BYTES);
+  }
+
+  get serviceCapacity(): number {
+    return this.#services.byteLength / service.bytes;
+  }
+
+  /** The largest id a slot can hold bounds the array too. */
+  get backendCapacity(): number {
+    return Math.min(this.#backends.byteLength / backend.bytes, SLOT_BACKEND_MASK);
+  }
+
+  get slotCapacity(): number {
+    return this.#slots.length;
+  }
+
+  readBackend(id: number): BackendEntry {
+    return backend.read(this.#backends, id * backend.bytes);
+  }
+
+  /** Connections that this use of the id has had. */
+  backendConnections(id: number): bigint {
+    return this.#backends.getBigUint64(id * backend.bytes + backend.offset.connections, true);
+  }
+
+  /** Fills a row that nothing refers to; the word that makes it readable comes last. */
+  writeBackend(id: number, entry: BackendEntry): void {
+    const at = id * backend.bytes;
+    for (let index = 0; index < entry.address.length; index++)
+      this.#backends.setUint8(at + backend.offset.address + index, entry.address[index]!);
+    this.#backends.setUint32(at + backend.offset.service, entry.service, true);
+    this.#backends.setBigUint64(at + backend.offset.connections, 0n, true);
+    this.writeBackendWord(id, entry);
+  }
+
+  /** Port, state, listed and generation at once. */
+  writeBackendWord(id: number, entry: BackendEntry): void {
+    const word = new DataView(new ArrayBuffer(WORD_BYTES));
+    const { port } = backend.offset;
+    word.setUint16(0, entry.port);
+    word.setUint8(backend.offset.state - port, entry.state);
+    word.setUint8(backend.offset.listed - port, entry.listed);
+    word.setUint32(backend.offset.generation - port, entry.generation, true);
+    const index = (id * backend.bytes + port) / WORD_BYTES;
+    Atomics.store(this.#backendWords, index, word.getBigUint64(0, true));
+    this.writes.backends++;
+  }
+
+  /** Every id whose row is in use, listed or on its way out. */
+  *usedBackends(): Generator<number> {
+    const { state } = backend.offset;
+    const count = this.#backends.byteLength / backend.bytes;
+    for (let id = 0; id < count; id++)
+      if (this.#backends.getUint8(id * backend.bytes + state) !== backendState.BACKEND_FREE)
+        yield id;
+  }
+
+  writeSlots(offset: number, slots: Uint32Array): void {
+    this.#slots.set(slots, offset);
+    this.writes.slots += slots.length;
+  }
+
+  /** A copy of an extent's slots. */
+  readSlots(offset: number, length: number): Uint32Array {
+    return this.#slots.slice(offset, offset + length);
+  }
+
+  readTable(id: number, which: number): TableWord {
+    const word = Atomics.load(this.#serviceWords, this.#tableIndex(id, which));
+    return {
+      offset: Number(word & 0xffffffffn),
+      length: Number((word >> LENGTH_SHIFT) & LENGTH_MASK),
+      whenEmpty: Number(word >> ACTION_SHIFT),
+    };
+  }
+
+  /** Flips a table: one store, after which readers use the new extent. */
+  writeTable(id: number, which: number, { offset, length, whenEmpty }: TableWord): void {
+    const word =
+      BigInt(offset) | (BigInt(length) << LENGTH_SHIFT) | (BigInt(whenEmpty) << ACTION_SHIFT);
+    Atomics.store(this.#serviceWords, this.#tableIndex(id, which), word);
+    this.writes.tables++;
+  }
+
+  readAffinity(id: number): number {
+    return this.#services.getUint32(id * service.bytes + service.offset.affinitySeconds, true);
+  }
+
+  writeAffinity(id: number, seconds: number): void {
+    const at = id * service.bytes + service.offset.affinitySeconds;
+    this.#services.setUint32(at, seconds, true);
+  }
+
+  /** Adds the connections of an endpoint that has left to those of its service port. */
+  addDeparted(id: number, connections: bigint): void {
+    const at = id * service.bytes + service.offset.departed;
+    this.#services.setBigUint64(at, this.#services.getBigUint64(at, true) + connections, true);
+  }
+
+  /** Zeros a row that nothing refers to. */
+  clearService(id: number): void {
+    for (let at = id * service.bytes; at < (id + 1) * service.bytes; at += WORD_BYTES)
+      this.#services.setBigUint64(at, 0n, true);
+  }
+
+  #tableIndex(id: number, which: number): number {
+    return (id * service.bytes + service.offset.table) / WORD_BYTES + which;
+  }
+}
+
+/** A service's name, as svc_names has it. */
+export function encodeName(name: {
+  namespace: string;
+  name: string;
+  port: string;
+  protocol: number;
+  family: number;
+  type: number;
+}): Uint8Array {
+  const bytes = new Uint8Array(serviceName.bytes);
+  const text = new TextEncoder();
+  serviceName.write(new DataView(bytes.buffer), 0, {
+    ...name,
+    namespace: text.encode(name.namespace),
+    name: text.encode(name.name),
+    port: text.encode(name.port),
+  });
+  return bytes;
+}
+
+function words(bytes: Uint8Array): BigUint64Array {
+  return new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / WORD_BYTES);
+}

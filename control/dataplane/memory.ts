@@ -1,0 +1,130 @@
+// The maps in plain memory, with faults on demand: for tests, where the kernel is not wanted. The
+// reader below does what bpf/balance.h does, step by step.
+import {
+  backend,
+  frontend,
+  frontendKey,
+  service,
+  serviceName,
+  slotPair,
+} from "../../bindings/layout.ts";
+import { formatAddress } from "../model/address.ts";
+import {
+  frontendCheck,
+  type HashStore,
+  Maps,
+  type Storage,
+  slotBackend,
+  TABLE_COUNT,
+} from "./maps.ts";
+import { bytesToText, textToBytes } from "./table.ts";
+
+/** A hash map in memory. `fails` is asked before each entry is written or removed. */
+export class MemoryHash implements HashStore {
+  readonly entriesByKey = new Map<string, string>();
+  readonly maxEntries: number;
+  fails: () => boolean = () => false;
+  afterWrite: () => void = () => {};
+  writes = 0;
+  readonly #keyBytes: number;
+  readonly #valueBytes: number;
+
+  constructor(options: { keyBytes: number; valueBytes: number; maxEntries: number }) {
+    this.#keyBytes = options.keyBytes;
+    this.#valueBytes = options.valueBytes;
+    this.maxEntries = options.maxEntries;
+  }
+
+  setBatch(keys: Uint8Array, values: Uint8Array): void {
+    const count = keys.length / this.#keyBytes;
+    for (let index = 0; index < count; index++) {
+      const key = bytesToText(keys.subarray(index * this.#keyBytes, (index + 1) * this.#keyBytes));
+      const isFull = !this.entriesByKey.has(key) && this.entriesByKey.size >= this.maxEntries;
+      if (isFull || this.fails())
+        throw Object.assign(new Error(isFull ? "E2BIG" : "ENOMEM"), { done: index });
+      const from = index * this.#valueBytes;
+      this.entriesByKey.set(key, bytesToText(values.subarray(from, from + this.#valueBytes)));
+      this.writes++;
+      this.afterWrite();
+    }
+  }
+
+  deleteBatch(keys: Uint8Array): void {
+    if (this.fails()) throw new Error("EBUSY");
+    for (let at = 0; at < keys.length; at += this.#keyBytes) {
+      this.entriesByKey.delete(bytesToText(keys.subarray(at, at + this.#keyBytes)));
+      this.writes++;
+      this.afterWrite();
+    }
+  }
+
+  *entries(): Generator<{ keys: Uint8Array; values: Uint8Array; count: number }> {
+    for (const [key, value] of this.entriesByKey)
+      yield { keys: textToBytes(key), values: textToBytes(value), count: 1 };
+  }
+}
+
+export interface MemorySizes {
+  services?: number;
+  backends?: number;
+  slots?: number;
+  frontends?: number;
+}
+
+export interface MemoryStorage extends Storage {
+  readonly frontends: MemoryHash;
+  readonly names: MemoryHash;
+}
+
+/** Storage of the given sizes, in elements; a grace period is over at the next turn. */
+export function memoryStorage(sizes: MemorySizes = {}): MemoryStorage {
+  const { services = 64, backends = 256, slots = 4096, frontends = 256 } = sizes;
+  return {
+    services: new Uint8Array(services * service.bytes),
+    backends: new Uint8Array(backends * backend.bytes),
+    slots: new Uint8Array(Math.ceil(slots / 2) * slotPair.bytes),
+    frontends: new MemoryHash({
+      keyBytes: frontendKey.bytes,
+      valueBytes: frontend.bytes,
+      maxEntries: frontends,
+    }),
+    names: new MemoryHash({ keyBytes: 4, valueBytes: serviceName.bytes, maxEntries: services }),
+    grace: () => new Promise((resolve) => setImmediate(resolve)),
+    mark: () => {},
+  };
+}
+
+/** What a program would find for one frontend: per table the endpoints of its slots in order. */
+export type Found = Record<string, string[][]>;
+
+/**
+ * Looks every frontend up as the programs do. Throws if a reader could go wrong: a value that is
+ * not its key's, a slot whose backend is another service's, of another generation, or not listed.
+ */
+export function readAll(storage: MemoryStorage): Found {
+  const maps = new Maps(storage);
+  const found: Found = {};
+  for (const [keyText, valueText] of storage.frontends.entriesByKey) {
+    const key = textToBytes(keyText);
+    const keyView = new DataView(key.buffer);
+    const value = new DataView(textToBytes(valueText).buffer);
+    const name = `${formatAddress(key.subarray(0, 16))}|${keyView.getUint16(16)}|${key[18]}`;
+    if (frontendCheck(key) !== value.getUint32(4, true) >>> 8)
+      throw new Error(`Frontend ${name} has a value that is not its own`);
+    const id = value.getUint32(0, true);
+    found[name] = Array.from({ length: TABLE_COUNT }, (_, which) => readTable(maps, id, which));
+  }
+  return found;
+}
+
+function readTable(maps: Maps, id: number, which: number): string[] {
+  const { offset, length } = maps.readTable(id, which);
+  return Array.from(maps.readSlots(offset, length), (slot) => {
+    const row = maps.readBackend(slotBackend(slot));
+    const place = `Slot of service ${id}, table ${which}, backend ${slotBackend(slot)}`;
+    if (row.service !== id) throw new Error(`${place}: it belongs to service ${row.service}`);
+    if ((row.generation & 0x3ff) !== slot >>> 22) throw new Error(`${place}: another generation`);
+    if (!(row.listed & (1 << which))) throw new Error(`${place}: it is not listed`);
+    return `${formatAddress(row.address)}|${row.port}`;
+  });
+}

@@ -1,0 +1,105 @@
+// Reads back from pinned maps what an earlier agent wrote: the same bookkeeping as if this agent
+// had written it. Writes nothing.
+import { serviceName } from "../../bindings/layout.ts";
+import { formatAddress } from "../model/address.ts";
+import { PROTOCOLS, type Protocol } from "../model/rows.ts";
+import { backendName, extentsOf, type Held, newHeld, serviceKey } from "./held.ts";
+import { type Maps, TABLE_COUNT } from "./maps.ts";
+import type { Pools } from "./plan.ts";
+import { type Table, textToBytes } from "./table.ts";
+
+export interface Restored {
+  /** By key, what the model can claim again. */
+  held: Map<string, Held>;
+  /** Rows that nobody can name, or that lost their name to another: to be removed. */
+  closing: Held[];
+  /** Backend ids that were on their way out. */
+  leaving: { id: number; service: number }[];
+}
+
+const PROTOCOL_NAMES = new Map<number, Protocol>(
+  Object.entries(PROTOCOLS).map(([name, number]) => [number, name as Protocol]),
+);
+
+/** The service id in a value of svc_frontends, or in a key of svc_names. */
+export function serviceIdOf(text: string): number {
+  return new DataView(textToBytes(text).buffer).getUint32(0, true);
+}
+
+/** Rebuilds the bookkeeping and reserves every id and extent that is in use. */
+export function restore({
+  maps,
+  pools,
+  frontends,
+  names,
+}: {
+  maps: Maps;
+  pools: Pools;
+  frontends: Table;
+  names: Table;
+}): Restored {
+  const byId = new Map<number, Held>();
+  const result: Restored = { held: new Map(), closing: [], leaving: [] };
+  for (const [key, value] of names.actual) {
+    const held = newHeld(decodeKey(value), serviceIdOf(key));
+    byId.set(held.id, held);
+  }
+  for (const [key, value] of frontends.actual) {
+    const id = serviceIdOf(value);
+    const held = byId.get(id) ?? newHeld(`unnamed service ${id}`, id);
+    byId.set(id, held);
+    held.frontends.add(key);
+  }
+  for (const held of byId.values()) {
+    pools.services.reserve(held.id);
+    held.tables = Array.from({ length: TABLE_COUNT }, (_, which) => maps.readTable(held.id, which));
+    sortIn(held, result);
+  }
+  pools.extents.restore([...byId.values()].flatMap((held) => extentsOf(held.tables)));
+  restoreBackends(byId, { maps, pools, result });
+  return result;
+}
+
+/** Of two rows of one name, the one that frontends lead to stays. */
+function sortIn(held: Held, result: Restored): void {
+  const rival = result.held.get(held.key);
+  if (held.key.startsWith("unnamed ")) result.closing.push(held);
+  else if (!rival) result.held.set(held.key, held);
+  else if (rival.frontends.size >= held.frontends.size) result.closing.push(held);
+  else {
+    result.held.set(held.key, held);
+    result.closing.push(rival);
+  }
+}
+
+function restoreBackends(
+  byId: Map<number, Held>,
+  { maps, pools, result }: { maps: Maps; pools: Pools; result: Restored },
+): void {
+  for (const id of maps.usedBackends()) {
+    const entry = maps.readBackend(id);
+    pools.backends.reserve(id);
+    const held = byId.get(entry.service);
+    const name = backendName({ address: formatAddress(entry.address), port: entry.port });
+    if (held && entry.listed !== 0 && !held.backends.has(name)) held.backends.set(name, id);
+    else result.leaving.push({ id, service: entry.service });
+  }
+}
+
+function decodeKey(value: string): string {
+  const view = new DataView(textToBytes(value).buffer);
+  const name = serviceName.read(view, 0);
+  return serviceKey({
+    namespace: decodeText(name.namespace),
+    name: decodeText(name.name),
+    port: decodeText(name.port),
+    protocol: PROTOCOL_NAMES.get(name.protocol) ?? "TCP",
+    family: name.family === 6 ? 6 : 4,
+  });
+}
+
+/** Text padded with zeros. */
+export function decodeText(bytes: Uint8Array): string {
+  const end = bytes.indexOf(0);
+  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end));
+}

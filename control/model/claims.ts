@@ -1,0 +1,167 @@
+// Which service port owns a frontend that several claim. Every claim is kept, so that the next in
+// line takes over when the owner goes; what a change costs follows the frontends it touches.
+// Knows nothing of endpoints or tables.
+import { addressFamily } from "./address.ts";
+import { objectName, type Problem } from "./objects.ts";
+import type { FrontendKind, FrontendRow, ServiceRow } from "./rows.ts";
+import { sameData } from "./same.ts";
+
+/** A service port's wish to own a frontend. */
+interface Claim {
+  row: Pick<ServiceRow, "key" | "namespace" | "name" | "port" | "protocol">;
+  frontend: FrontendRow;
+  createdMs: number;
+}
+
+interface Contest {
+  /** In order of precedence: the first owns the frontend. */
+  claims: Claim[];
+  owner: string | undefined;
+  /** What was reported, by the losing row's key. */
+  problems: Map<string, Problem> | undefined;
+}
+
+/** What settling changed. */
+export interface Settlement {
+  /** Keys of the rows that gained or lost a frontend. */
+  rows: Set<string>;
+  /** Conflicts that are new, and those that no longer hold. */
+  problems: Problem[];
+  resolved: Problem[];
+}
+
+const FIELDS: Record<FrontendKind, string> = {
+  clusterIP: "spec.clusterIPs",
+  externalIP: "spec.externalIPs",
+  loadBalancer: "status.loadBalancer.ingress",
+  nodePort: "spec.ports.nodePort",
+};
+
+function frontendKey(protocol: string, { address, port }: FrontendRow): string {
+  return `${protocol} ${address} ${port}`;
+}
+
+function compareText(left: string, right: string): number {
+  return left === right ? 0 : left < right ? -1 : 1;
+}
+
+/**
+ * Exact addresses come before node ports (§3.5), then the older Service, then by namespace and
+ * name, so that the order of arrival has no part in it.
+ */
+function compareClaims(left: Claim, right: Claim): number {
+  return (
+    Number(left.frontend.kind === "nodePort") - Number(right.frontend.kind === "nodePort") ||
+    left.createdMs - right.createdMs ||
+    compareText(left.row.namespace, right.row.namespace) ||
+    compareText(left.row.name, right.row.name) ||
+    compareText(left.row.key, right.row.key)
+  );
+}
+
+function whyOwner(owner: Claim, loser: Claim): string {
+  const nodePort = loser.frontend.kind === "nodePort" && owner.frontend.kind !== "nodePort";
+  if (nodePort) return "exact addresses come before node ports";
+  return owner.createdMs < loser.createdMs ? "it is older" : "its name comes first";
+}
+
+function describe(owner: Claim, loser: Claim): Problem {
+  const { namespace, name, protocol } = loser.row;
+  const { address, port, kind } = loser.frontend;
+  const shown = addressFamily(address) === 6 ? `[${address}]` : address;
+  const subject = `Service ${JSON.stringify(objectName(loser.row))}`;
+  const same = owner.row.namespace === namespace && owner.row.name === name;
+  const other = same
+    ? `its own port ${JSON.stringify(owner.row.port)}`
+    : `Service ${JSON.stringify(objectName(owner.row))}`;
+  const reason = same ? "" : `, for ${whyOwner(owner, loser)}`;
+  const what = `${shown}:${port}/${protocol} (${kind})`;
+  const message =
+    `${subject}: port ${JSON.stringify(loser.row.port)} does not get ${what}: ${other} ` +
+    `has it${reason}; give one of them another address or port`;
+  return { kind: "Service", namespace, name, field: FIELDS[kind], message };
+}
+
+/** All claims to frontends. Changes are collected until `settle`. */
+export class Claims {
+  readonly #contests = new Map<string, Contest>();
+  readonly #claimed = new Map<string, readonly Claim[]>();
+  readonly #touched = new Set<string>();
+
+  /** Replaces what a row claims: all its frontends, for a Service of that age. */
+  replace(row: ServiceRow, { createdMs }: { createdMs: number }): void {
+    const before = this.#claimed.get(row.key);
+    const unchanged =
+      before !== undefined &&
+      before[0]?.createdMs === createdMs &&
+      before.length === row.frontends.length &&
+      before.every((claim, index) => sameData(claim.frontend, row.frontends[index]));
+    if (unchanged) return;
+    this.withdraw(row.key);
+    const { key, namespace, name, port, protocol } = row;
+    const claimant = { key, namespace, name, port, protocol };
+    const claims = row.frontends.map((frontend) => ({ row: claimant, frontend, createdMs }));
+    this.#claimed.set(row.key, claims);
+    for (const claim of claims) this.#add(claim);
+  }
+
+  /** Gives up all that a row claims. */
+  withdraw(rowKey: string): void {
+    for (const claim of this.#claimed.get(rowKey) ?? []) {
+      const key = frontendKey(claim.row.protocol, claim.frontend);
+      const contest = this.#contests.get(key)!;
+      contest.claims.splice(contest.claims.indexOf(claim), 1);
+      this.#touched.add(key);
+    }
+    this.#claimed.delete(rowKey);
+  }
+
+  /** True if, as of the last settlement, a row owns a frontend that it claims. */
+  isOwner(row: ServiceRow, frontend: FrontendRow): boolean {
+    return this.#contests.get(frontendKey(row.protocol, frontend))?.owner === row.key;
+  }
+
+  /** Decides all frontends whose claims changed since the last settlement. */
+  settle(): Settlement {
+    const settlement: Settlement = { rows: new Set(), problems: [], resolved: [] };
+    for (const key of this.#touched) {
+      const contest = this.#contests.get(key)!;
+      const owner = contest.claims[0]?.row.key;
+      if (owner !== contest.owner) {
+        if (contest.owner !== undefined) settlement.rows.add(contest.owner);
+        if (owner !== undefined) settlement.rows.add(owner);
+        contest.owner = owner;
+      }
+      this.#report(contest, settlement);
+      if (owner === undefined) this.#contests.delete(key);
+    }
+    this.#touched.clear();
+    return settlement;
+  }
+
+  #add(claim: Claim): void {
+    const key = frontendKey(claim.row.protocol, claim.frontend);
+    this.#touched.add(key);
+    const contest = this.#contests.get(key);
+    if (contest === undefined) {
+      this.#contests.set(key, { claims: [claim], owner: undefined, problems: undefined });
+      return;
+    }
+    const at = contest.claims.findIndex((other) => compareClaims(claim, other) < 0);
+    contest.claims.splice(at < 0 ? contest.claims.length : at, 0, claim);
+  }
+
+  #report(contest: Contest, { problems, resolved }: Settlement): void {
+    const [owner, ...losers] = contest.claims;
+    if (losers.length === 0 && contest.problems === undefined) return;
+    const before = contest.problems ?? new Map<string, Problem>();
+    const after = new Map(losers.map((loser) => [loser.row.key, describe(owner!, loser)]));
+    for (const [key, problem] of after) {
+      if (!sameData(before.get(key), problem)) problems.push(problem);
+    }
+    for (const [key, problem] of before) {
+      if (!sameData(after.get(key), problem)) resolved.push(problem);
+    }
+    contest.problems = after.size > 0 ? after : undefined;
+  }
+}

@@ -1,0 +1,238 @@
+// What this node should serve, kept up to date object by object: events in, changed rows out. Each
+// change marks the Services that it affects; only those are computed again. Knows nothing of where
+// objects come from or what becomes of the rows.
+import { canonicalAddress } from "./address.ts";
+import { Claims } from "./claims.ts";
+import { findEndpoints, isSliceUsed } from "./endpoint.ts";
+import { makeServiceRow, type NodeContext } from "./frontend.ts";
+import { groupByFamily, type NodePortAddresses, primaryAddresses } from "./nodeaddresses.ts";
+import type {
+  KubernetesObject,
+  NodeObject,
+  ObjectIdentity,
+  Problem,
+  ServiceObject,
+  SliceObject,
+} from "./objects.ts";
+import type { ServiceRow } from "./rows.ts";
+import { sameData } from "./same.ts";
+import { servicePorts } from "./service.ts";
+
+export interface ClusterOptions {
+  nodeName: string;
+  /** Serve node ports while no Node object names an address of this node (§9.6). */
+  fallbackNodeAddresses: readonly string[];
+}
+
+/** What changed since the last batch. No two rows handed out ever list the same frontend. */
+export interface Batch {
+  /** Rows that are new or different. A row that lost a frontend to another is among them. */
+  changed: ServiceRow[];
+  /** Keys of rows that are no more. */
+  removed: string[];
+  /** Conflicts over frontends that are new, and those that no longer hold. */
+  problems: Problem[];
+  resolved: Problem[];
+}
+
+interface ServiceState {
+  object: ServiceObject | undefined;
+  slices: Map<string, SliceObject>;
+  /** Keys of the rows that it has or would have if all its frontends were its own. */
+  rowKeys: ReadonlySet<string>;
+}
+
+const NO_KEYS: ReadonlySet<string> = new Set();
+
+function nameKey({ namespace, name }: { namespace: string; name: string }): string {
+  return `${namespace}/${name}`;
+}
+
+/** The slices in the order that findEndpoints wants: by name. */
+function sortedSlices(slices: ReadonlyMap<string, SliceObject>): SliceObject[] {
+  const list = [...slices.values()];
+  if (list.length < 2) return list;
+  return list.sort((left, right) => (left.name < right.name ? -1 : 1));
+}
+
+/** The desired state of one node. Objects may arrive in any order (§4.11). */
+export class Cluster {
+  readonly #nodeName: string;
+  readonly #fallback: NodePortAddresses;
+  readonly #services = new Map<string, ServiceState>();
+  /** Which Service's state holds a slice. */
+  readonly #sliceOwners = new Map<string, string>();
+  readonly #claims = new Claims();
+  /** Rows with all the frontends they claim, and rows as they were handed out. */
+  readonly #wanted = new Map<string, ServiceRow>();
+  readonly #handedOut = new Map<string, ServiceRow>();
+  readonly #dirty = new Set<string>();
+  #node: NodeObject | undefined;
+  #context: NodeContext;
+
+  constructor({ nodeName, fallbackNodeAddresses }: ClusterOptions) {
+    this.#nodeName = nodeName;
+    const addresses = fallbackNodeAddresses.map(canonicalAddress);
+    this.#fallback = groupByFamily(addresses.filter((address) => address !== undefined));
+    this.#context = this.#makeContext();
+  }
+
+  /** Where node ports are served, and whether this node's own Node object says so. */
+  get nodePorts(): { addresses: NodePortAddresses; fromNode: boolean } {
+    const addresses = this.#context.nodePortAddresses;
+    return { addresses, fromNode: addresses !== this.#fallback };
+  }
+
+  /** Takes the present version of an object. One that changes nothing relevant costs nothing. */
+  apply(object: KubernetesObject): void {
+    if (object.kind === "Service") this.#setService(nameKey(object), object);
+    else if (object.kind === "EndpointSlice") this.#setSlice(nameKey(object), object);
+    else if (object.name === this.#nodeName) this.#setNode(object);
+  }
+
+  /** Forgets an object; unknown ones are ignored. */
+  remove(identity: ObjectIdentity): void {
+    const key = nameKey(identity);
+    if (identity.kind === "Service") this.#setService(key, undefined);
+    else if (identity.kind === "EndpointSlice") this.#setSlice(key, undefined);
+    else if (identity.name === this.#nodeName) this.#setNode(undefined);
+  }
+
+  /** True if objects changed since the last batch in a way that may change rows. */
+  get isDirty(): boolean {
+    return this.#dirty.size > 0;
+  }
+
+  /** The rows that changed since the last call, and the conflicts found on the way. */
+  takeDirty(): Batch {
+    const touched = new Set<string>();
+    for (const key of this.#dirty) this.#refresh(key, touched);
+    this.#dirty.clear();
+    const { rows, problems, resolved } = this.#claims.settle();
+    for (const key of rows) touched.add(key);
+    const batch: Batch = { changed: [], removed: [], problems, resolved };
+    for (const key of touched) this.#handOut(key, batch);
+    return batch;
+  }
+
+  /** Every row as last handed out. */
+  rows(): ServiceRow[] {
+    return [...this.#handedOut.values()];
+  }
+
+  #state(key: string): ServiceState {
+    const known = this.#services.get(key);
+    if (known !== undefined) return known;
+    const state = { object: undefined, slices: new Map<string, SliceObject>(), rowKeys: NO_KEYS };
+    this.#services.set(key, state);
+    return state;
+  }
+
+  #setService(key: string, object: ServiceObject | undefined): void {
+    if (object === undefined && !this.#services.has(key)) return;
+    const state = this.#state(key);
+    if (sameData(state.object, object)) return;
+    state.object = object;
+    this.#dirty.add(key);
+  }
+
+  #setSlice(key: string, slice: SliceObject | undefined): void {
+    const used = slice !== undefined && isSliceUsed(slice) ? slice : undefined;
+    const before = this.#sliceOwners.get(key);
+    const owner = used && nameKey({ namespace: used.namespace, name: used.serviceName });
+    if (before === owner && before !== undefined) {
+      if (sameData(this.#state(before).slices.get(key), used)) return;
+    }
+    if (before !== undefined) {
+      this.#state(before).slices.delete(key);
+      this.#sliceOwners.delete(key);
+      this.#dirty.add(before);
+    }
+    if (used === undefined || owner === undefined) return;
+    this.#state(owner).slices.set(key, used);
+    this.#sliceOwners.set(key, owner);
+    this.#dirty.add(owner);
+  }
+
+  #makeContext(): NodeContext {
+    const primary = this.#node && primaryAddresses(this.#node);
+    return {
+      topology: { name: this.#nodeName, zone: this.#node?.zone ?? "" },
+      nodePortAddresses: primary ?? this.#fallback,
+    };
+  }
+
+  #setNode(node: NodeObject | undefined): void {
+    this.#node = node;
+    const before = this.#context;
+    this.#context = this.#makeContext();
+    const rezoned = before.topology.zone !== this.#context.topology.zone;
+    const readdressed = !sameData(before.nodePortAddresses, this.#context.nodePortAddresses);
+    if (!rezoned && !readdressed) return;
+    for (const [key, state] of this.#services) {
+      const hinted = rezoned && hasZoneHints(state);
+      const exposed = readdressed && state.object?.ports.some(({ nodePort }) => nodePort !== 0);
+      if (hinted || exposed) this.#dirty.add(key);
+    }
+  }
+
+  /** Computes what a Service wants again, and notes in `touched` which rows that may change. */
+  #refresh(key: string, touched: Set<string>): void {
+    const state = this.#services.get(key);
+    if (state === undefined) return;
+    const rowKeys = new Set<string>();
+    for (const row of this.#makeRows(state)) {
+      rowKeys.add(row.key);
+      touched.add(row.key);
+      this.#wanted.set(row.key, row);
+      this.#claims.replace(row, { createdMs: state.object!.createdMs });
+    }
+    for (const rowKey of state.rowKeys) {
+      if (rowKeys.has(rowKey)) continue;
+      touched.add(rowKey);
+      this.#wanted.delete(rowKey);
+      this.#claims.withdraw(rowKey);
+    }
+    state.rowKeys = rowKeys;
+    if (state.object === undefined && state.slices.size === 0) this.#services.delete(key);
+  }
+
+  #makeRows({ object, slices }: ServiceState): ServiceRow[] {
+    if (object === undefined) return [];
+    const sorted = sortedSlices(slices);
+    return servicePorts(object).map((servicePort) => {
+      const { family, port } = servicePort;
+      const query = { name: port.name, protocol: port.protocol, family };
+      const endpoints = findEndpoints(sorted, query);
+      return makeServiceRow(servicePort, { endpoints, node: this.#context });
+    });
+  }
+
+  /** A row with the frontends it owns, or undefined: without any it is no row. */
+  #settledRow(key: string): ServiceRow | undefined {
+    const row = this.#wanted.get(key);
+    if (row === undefined) return undefined;
+    const frontends = row.frontends.filter((frontend) => this.#claims.isOwner(row, frontend));
+    if (frontends.length === 0) return undefined;
+    return frontends.length === row.frontends.length ? row : { ...row, frontends };
+  }
+
+  #handOut(key: string, { changed, removed }: Batch): void {
+    const row = this.#settledRow(key);
+    const before = this.#handedOut.get(key);
+    if (row === undefined) {
+      if (before !== undefined) removed.push(key);
+      this.#handedOut.delete(key);
+    } else if (!sameData(before, row)) {
+      changed.push(row);
+      this.#handedOut.set(key, row);
+    }
+  }
+}
+
+function hasZoneHints({ slices }: ServiceState): boolean {
+  for (const slice of slices.values()) {
+    if (slice.endpoints.some(({ zoneHints }) => zoneHints.length > 0)) return true;
+  }
+  return false;
+}

@@ -1,0 +1,72 @@
+// From EndpointSlices to the endpoints of one service port (§4). Knows nothing of readiness
+// policies or nodes: topology.ts chooses among what is found here.
+import type { SliceEndpoint, SliceObject } from "./objects.ts";
+import type { Family, Protocol } from "./rows.ts";
+
+/** One address and port behind a service port, with what decides whether it is used. */
+export interface Endpoint extends SliceEndpoint {
+  port: number;
+}
+
+/** What a slice port must match to serve a service port: name and protocol, not number (§4.3). */
+export interface EndpointQuery {
+  name: string;
+  protocol: Protocol;
+  family: Family;
+}
+
+/** True if a slice takes part: its Service is named and no watch filter excludes it (§1.2, §4.1). */
+export function isSliceUsed(slice: SliceObject): boolean {
+  return slice.serviceName !== "" && !slice.headless && slice.family !== undefined;
+}
+
+/** Orders by address as text, then by port: the order of rows.ts. */
+export function compareEndpoints(
+  left: { address: string; port: number },
+  right: { address: string; port: number },
+): number {
+  if (left.address !== right.address) return left.address < right.address ? -1 : 1;
+  return left.port - right.port;
+}
+
+function isSorted(endpoints: readonly Endpoint[]): boolean {
+  for (let i = 1; i < endpoints.length; i++) {
+    if (compareEndpoints(endpoints[i - 1]!, endpoints[i]!) >= 0) return false;
+  }
+  return true;
+}
+
+/**
+ * Makes endpoints distinct by address and port: a non-terminating one replaces what came before,
+ * a terminating one never does (§4.8). `sorted` is stably sorted, so that slice order decides.
+ */
+function dropDuplicates(sorted: readonly Endpoint[]): Endpoint[] {
+  const distinct: Endpoint[] = [];
+  for (const endpoint of sorted) {
+    const last = distinct.at(-1);
+    if (last === undefined || compareEndpoints(last, endpoint) !== 0) distinct.push(endpoint);
+    else if (!endpoint.terminating) distinct[distinct.length - 1] = endpoint;
+  }
+  return distinct;
+}
+
+/**
+ * The distinct endpoints of one service port, ordered by address and port. `slices` are those of
+ * its Service, ordered by name, so that the result does not depend on their arrival (§4.11).
+ */
+export function findEndpoints(slices: readonly SliceObject[], query: EndpointQuery): Endpoint[] {
+  const found: Endpoint[] = [];
+  for (const slice of slices) {
+    if (slice.family !== query.family) continue;
+    for (const { name, protocol, port } of slice.ports) {
+      if (name !== query.name || protocol !== query.protocol) continue;
+      for (const endpoint of slice.endpoints) {
+        const { address, nodeName, ready, serving, terminating, zoneHints, nodeHints } = endpoint;
+        const conditions = { ready, serving, terminating };
+        found.push({ address, port, nodeName, ...conditions, zoneHints, nodeHints });
+      }
+    }
+  }
+  if (isSorted(found)) return found;
+  return dropDuplicates(found.sort(compareEndpoints));
+}

@@ -1,0 +1,65 @@
+// What should be in the kernel, as plain data: the only words that the model and the dataplane
+// have in common. Addresses are canonical text (see address.ts); no ids, no bytes, no maps.
+
+/** 4 or 6. An IPv4-mapped IPv6 address is of family 4. */
+export type Family = 4 | 6;
+
+/** Protocols a Service can name, with their IP protocol numbers. */
+export const PROTOCOLS = { TCP: 6, UDP: 17, SCTP: 132 } as const;
+export type Protocol = keyof typeof PROTOCOLS;
+
+export type ServiceType = "ClusterIP" | "NodePort" | "LoadBalancer";
+export type FrontendKind = "clusterIP" | "externalIP" | "loadBalancer" | "nodePort";
+export type BackendState = "ready" | "terminating";
+
+/** An address and port that is captured (semantics §3.1). */
+export interface FrontendRow {
+  kind: FrontendKind;
+  address: string;
+  port: number;
+}
+
+/** One endpoint of one service port. Distinct by address and port within its service row. */
+export interface BackendRow {
+  address: string;
+  port: number;
+  state: BackendState;
+  /** Share of new connections relative to the other endpoints, 1 to 1000. */
+  weight: number;
+}
+
+/** Which endpoints a packet may get, and what happens to it when there are none. */
+export interface TableRow {
+  /** "uniform" has one slot for each member; "maglev" has a ladder length (maglev.ts). */
+  kind: "uniform" | "maglev";
+  /** Indexes into the service row's backends, ascending. */
+  members: readonly number[];
+  /** New connections to an empty table (semantics §7). */
+  whenEmpty: "refuse" | "drop";
+}
+
+/** One service port of one family: the unit in which everything is programmed. */
+export interface ServiceRow {
+  /** Unique and stable: "namespace/name:port/protocol/family", port being the port's name. */
+  key: string;
+  namespace: string;
+  name: string;
+  /** The service port's name, empty if it has none. */
+  port: string;
+  protocol: Protocol;
+  family: Family;
+  type: ServiceType;
+  /** Timeout of ClientIP affinity in seconds, 0 for none (semantics §11). */
+  affinitySeconds: number;
+  /** Distinct by address and port; order carries no meaning. A frontend another Service owns
+   * (the older one, then by name) is not listed. */
+  frontends: readonly FrontendRow[];
+  /** Sorted by address, then port, so that equal sets are equal rows. */
+  backends: readonly BackendRow[];
+  /** To the cluster IP, from anywhere (semantics §6.1). */
+  internal: TableRow;
+  /** To an external frontend, from a pod or from the node (semantics §6.3). */
+  inside: TableRow;
+  /** To an external frontend, from outside (semantics §6.2, §6.3). */
+  outside: TableRow;
+}

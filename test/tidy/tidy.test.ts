@@ -1,0 +1,125 @@
+// The house rules that a machine can hold: imports between rooms, lengths, file heads, and words
+// that belong to one machine only.
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import test from "ava";
+
+const ROOT = path.resolve(import.meta.dirname, "../../..");
+const LONGEST_LINE = 100;
+const LONGEST_FUNCTION = 70;
+
+const tracked = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], {
+  cwd: ROOT,
+  encoding: "utf8",
+})
+  .split("\n")
+  .filter((file) => file !== "");
+
+function read(file: string): string {
+  return readFileSync(path.join(ROOT, file), "utf8");
+}
+
+const typescript = tracked.filter((file) => file.endsWith(".ts"));
+const kernelCode = tracked.filter((file) => /^bpf\/.*\.[ch]$/.test(file));
+
+/** Files of the project that a file imports, as paths from the root. */
+function importsOf(file: string): string[] {
+  const matches = read(file).matchAll(/(?:from|import\()\s*"(\.[^"]+)"/g);
+  return [...matches].map(([, target]) => path.join(path.dirname(file), target!));
+}
+
+/** What a room may import from, beside itself. Tests may also use what they test with. */
+const ALLOWED: readonly { room: string; from: readonly string[] }[] = [
+  { room: "bindings/", from: [] },
+  { room: "control/model/", from: [] },
+  { room: "control/dataplane/", from: ["control/model/", "bindings/"] },
+  { room: "control/source/", from: ["control/model/"] },
+  { room: "control/", from: ["control/"] },
+  { room: "lab/", from: ["bindings/"] },
+  { room: "bench/", from: ["lab/", "control/", "bindings/"] },
+  { room: "test/", from: ["lab/", "control/", "bindings/"] },
+];
+
+test("rooms import only what the plan of the house lets them", (t) => {
+  for (const file of typescript) {
+    const rule = ALLOWED.find(({ room }) => file.startsWith(room));
+    if (!rule) continue;
+    for (const target of importsOf(file)) {
+      const isAllowed = [rule.room, ...rule.from].some((room) => target.startsWith(room));
+      t.true(isAllowed, `${file} imports ${target}: "${rule.room}" may not`);
+    }
+  }
+});
+
+test("source and dataplane meet only in the agent and the commands", (t) => {
+  for (const file of typescript.filter((name) => name.startsWith("control/"))) {
+    const targets = importsOf(file);
+    const meets = ["control/source/", "control/dataplane/"].every((room) =>
+      targets.some((target) => target.startsWith(room)),
+    );
+    const isMeetingPlace = file === "control/agent.ts" || file.startsWith("control/command/");
+    t.true(!meets || isMeetingPlace, `${file} imports both`);
+  }
+});
+
+test("koffi is used in bindings and in the lab's socket calls only", (t) => {
+  for (const file of typescript)
+    if (/from "koffi"/.test(read(file)))
+      t.true(file.startsWith("bindings/") || file === "lab/sockets.ts", file);
+});
+
+test("headers include only what lies below them", (t) => {
+  const order: Readonly<Record<string, readonly string[]>> = {
+    "maps.h": [],
+    "balance.h": ["maps.h"],
+    "socket.h": ["maps.h", "balance.h"],
+  };
+  for (const file of kernelCode.filter((name) => name.endsWith(".h")))
+    for (const [, target] of read(file).matchAll(/#include "([^"]+)"/g))
+      t.true(order[path.basename(file)]?.includes(target!), `${file} includes ${target}`);
+});
+
+test("lines have at most 100 columns, tabs counted as eight", (t) => {
+  const isGenerated = (file: string) => file === "bindings/layout.ts";
+  for (const file of [...typescript, ...kernelCode].filter((name) => !isGenerated(name)))
+    read(file)
+      .split("\n")
+      .forEach((line, index) => {
+        const columns = line.replaceAll("\t", " ".repeat(8)).length;
+        t.true(columns <= LONGEST_LINE, `${file}:${index + 1} has ${columns} columns`);
+      });
+});
+
+test("functions in C have at most 70 lines", (t) => {
+  for (const file of kernelCode) {
+    const lines = read(file).split("\n");
+    let start = -1;
+    lines.forEach((line, index) => {
+      if (line === "{") start = index;
+      if (line === "}" && start >= 0) {
+        t.true(index - start < LONGEST_FUNCTION, `${file}:${start + 1}`);
+        start = -1;
+      }
+    });
+  }
+});
+
+test("every file opens by saying what it is for", (t) => {
+  for (const file of typescript.filter((name) => !name.endsWith(".test.ts")))
+    t.regex(read(file), /^\/\/ .+\n\/\/ /, `${file} has no head of two lines or more`);
+  for (const file of kernelCode)
+    t.regex(read(file), /^\/\* SPDX-License-Identifier: .* \*\/\n\/\*\n \* /, file);
+});
+
+test("struct fields that programs and agent share have no implicit padding", (t) => {
+  const maps = read("bpf/maps.h");
+  t.false(/__attribute__\(\(packed\)\) \w+;/.test(maps), "packed structs hide misaligned fields");
+  t.regex(read("bindings/layout.ts"), /^\/\/ Generated/);
+});
+
+test("no file names a package registry or this machine's folders", (t) => {
+  const forbidden = [/registry\.npm/, /\/work\/(main|shared)/, /deb\.debian\.org/];
+  for (const file of tracked.filter((name) => name !== "test/tidy/tidy.test.ts"))
+    for (const pattern of forbidden) t.notRegex(read(file), pattern, file);
+});
