@@ -1,8 +1,7 @@
 // Generated from the BTF of bpf/maps.h by `npm run generate`. Do not edit.
-// Codecs for the structs in the maps: `bytes` long, each field at its `offset`, the elements of
-// an array `stride` apart. Ports and other __be fields are numbers, addresses raw bytes.
-// Reserved fields are written as zeros; locks, long arrays and those of structs are neither read
-// nor written.
+// Structs are `bytes` long, each field at its `offset`, elements of an array `stride` apart.
+// Ports are numbers, addresses raw bytes; read() copies. Reserved fields are written as zeros;
+// locks, long arrays and arrays of structs are neither read nor written.
 import { readBytes, writeBytes, writePadded, writeZeros } from "./codec.ts";
 
 export interface Affinity {

@@ -1,5 +1,5 @@
 // Addresses and address ranges as text and as 16 bytes. Everything else in the model handles
-// addresses as canonical text, so that equal addresses are equal strings. Knows nothing of Services.
+// addresses as canonical text, so that equal addresses are equal strings. Knows no Services.
 import type { Family } from "./rows.ts";
 
 /** An address as the kernel keeps it: 16 bytes in network order, IPv4 as ::ffff:a.b.c.d. */

@@ -15,7 +15,7 @@ export interface EndpointQuery {
   family: Family;
 }
 
-/** True if a slice takes part: its Service is named and no watch filter excludes it (§1.2, §4.1). */
+/** True if a slice takes part: it names a Service and passes the watch filters (§1.2, §4.1). */
 export function isSliceUsed(slice: SliceObject): boolean {
   return slice.serviceName !== "" && !slice.headless && slice.family !== undefined;
 }

@@ -46,7 +46,7 @@ export function findFrontends(
   return frontends;
 }
 
-/** A table over one list; empty it refuses, or drops if there are endpoints elsewhere (§7.1–7.3). */
+/** A table over one list; empty it refuses, or drops if endpoints exist elsewhere (§7.1–7.3). */
 function makeTable(
   list: readonly Endpoint[] | undefined,
   { lists, kind }: { lists: EndpointLists; kind: TableRow["kind"] },

@@ -96,7 +96,8 @@ class Collector {
     const subject = known
       ? `${identity.kind} ${JSON.stringify(objectName(identity))}`
       : "A document";
-    const text = `${subject} cannot be read: ${message}; correct it, until then its last good version is used`;
+    const fix = "correct it, until then its last good version is used";
+    const text = `${subject} cannot be read: ${message}; ${fix}`;
     this.manifest.problems.push({ ...identity, field: "", message: text, file: this.#file, ...at });
     this.manifest.isWhole = false;
   }

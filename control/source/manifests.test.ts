@@ -222,7 +222,7 @@ test("a broken file keeps its last good objects, and heals", async (t) => {
   await recorder.until(() => recorder.standing.size === 0);
 });
 
-test("one object that cannot be used keeps its last good version, the rest is updated", async (t) => {
+test("an unusable object keeps its last good version, the rest is updated", async (t) => {
   const { recorder, write, start } = makeBed(t, { "a.yaml": service("a") + service("b") });
   await start();
   write("a.yaml", service("a", 81).replace("10.96.0.1", "10.96.0") + service("b", 82));
@@ -245,7 +245,7 @@ test("a fault that only moves to another line is not reported again", async (t) 
   t.is(recorder.standing.size, 1);
 });
 
-test("of one object in two files the first path counts, both are named, the other takes over", async (t) => {
+test("of one object in two files the first path counts, and the other takes over", async (t) => {
   const { folder, recorder, write, start } = makeBed(t, {
     "b.yaml": service("a", 82),
     "a.yaml": service("a", 81),
@@ -263,7 +263,7 @@ test("of one object in two files the first path counts, both are named, the othe
   t.is(recorder.standing.size, 1);
 });
 
-test("folders, dangling links and pipes in the place of files are faults with the fix", async (t) => {
+test("folders, dangling links and devices in place of files are faults with the fix", async (t) => {
   const { folder, recorder, start } = makeBed(t, {
     "a.yaml": service("a"),
     "b.yaml": service("b"),
@@ -311,7 +311,7 @@ test("a file beyond the limit is refused and its last good objects stay", async 
   t.deepEqual(recorder.ports(), ["a:80"]);
 });
 
-test("a path that does not exist or is no file is an error that names it and the fix", async (t) => {
+test("a path that does not exist or is no file is an error that names the fix", async (t) => {
   const { folder, start } = makeBed(t);
   const missing = path.join(folder, "missing");
   const error = await t.throwsAsync(start(missing));

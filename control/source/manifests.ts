@@ -270,7 +270,8 @@ export class ManifestSource implements Source {
       // A folder that is gone is reported where it is listed.
       if (errorCode(error) === "ENOENT") return;
       const seconds = this.#options.pollMilliseconds / 1000;
-      const message = `Cannot watch the folder: ${(error as Error).message}; changes are seen every ${seconds} s`;
+      const cause = (error as Error).message;
+      const message = `Cannot watch the folder: ${cause}; changes are seen every ${seconds} s`;
       this.#fault(WATCH_GROUP, { file: folder, message });
     }
   }

@@ -1,0 +1,115 @@
+// Links: what holds a program on a cgroup, until it is detached or nothing refers to it any more.
+// A pinned link outlives the process, and update() changes its program without a gap.
+import { closeSync, constants, openSync, statSync } from "node:fs";
+import { describe, openPinnedDescriptor, pinDescriptor } from "./descriptor.ts";
+import { BpfError } from "./errors.ts";
+import { loadLibbpf } from "./libbpf.ts";
+import type { Program } from "./object.ts";
+
+const TYPE_CGROUP = 3;
+const EBADF = -9;
+
+/** What the kernel says about a link; cgroupId is 0 for links on anything else or nothing. */
+export interface LinkInfo {
+  id: number;
+  type: number;
+  programId: number;
+  cgroupId: bigint;
+  attachType: number;
+}
+
+/** One link, held by a file descriptor of its own until close(). */
+export class BpfLink {
+  readonly #subject: string;
+  #fd: number | undefined;
+
+  private constructor(fd: number, subject: string) {
+    this.#fd = fd;
+    this.#subject = subject;
+  }
+
+  /**
+   * Attaches a loaded program to a cgroup v2 folder, as its section says. It serves everything
+   * below that folder. Throws BpfError naming program and cgroup.
+   */
+  static attachCgroup(program: Program, cgroupPath: string): BpfLink {
+    const subject = `${program.name} to ${cgroupPath}`;
+    const programFd = program.fd;
+    const cgroupFd = openCgroup(cgroupPath, subject);
+    try {
+      const type = program.expectedAttachType;
+      const fd = loadLibbpf().linkCreate(programFd, cgroupFd, type, null);
+      if (fd >= 0) return new BpfLink(fd, program.name);
+      const reason = fd === EBADF ? "that is no folder of a cgroup v2 tree" : undefined;
+      throw new BpfError({ operation: "attach", subject, code: fd, reason });
+    } finally {
+      closeSync(cgroupFd);
+    }
+  }
+
+  /** The link pinned at `path`. Throws BpfError if there is none, or something else. */
+  static openPinned(path: string): BpfLink {
+    return new BpfLink(openPinnedDescriptor(path, "link"), path);
+  }
+
+  /** Throws if the link is closed. */
+  get fd(): number {
+    if (this.#fd === undefined) throw new Error(`Link "${this.#subject}" is closed`);
+    return this.#fd;
+  }
+
+  /** struct bpf_link_info, as it is now: the program changes, and a removed cgroup is 0. */
+  get info(): LinkInfo {
+    const view = describe(this.fd, this.#subject);
+    const type = view.getUint32(0, true);
+    const isCgroup = type === TYPE_CGROUP;
+    return {
+      type,
+      id: view.getUint32(4, true),
+      programId: view.getUint32(8, true),
+      cgroupId: isCgroup ? view.getBigUint64(16, true) : 0n,
+      attachType: isCgroup ? view.getUint32(24, true) : 0,
+    };
+  }
+
+  /** Pins the link, so that it outlives this process. Throws BpfError. */
+  pin(path: string): void {
+    pinDescriptor(this.fd, path);
+  }
+
+  /** Puts another loaded program in place of the present one, without a gap. Throws BpfError. */
+  update(program: Program): void {
+    this.#try("update", loadLibbpf().linkUpdate(this.fd, program.fd, null));
+  }
+
+  /** Takes the program off at once, pins or not. The dead link can still be described. */
+  detach(): void {
+    this.#try("detach", loadLibbpf().linkDetach(this.fd));
+  }
+
+  /** Gives the descriptor back; an unpinned link ends with that. Any use after that throws. */
+  close(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+  }
+
+  #try(operation: string, code: number): void {
+    if (code === 0) return;
+    throw new BpfError({ operation: `${operation} link`, subject: this.#subject, code });
+  }
+}
+
+/** The kernel's number for a cgroup v2 folder, as LinkInfo has it. Throws if it is absent. */
+export function cgroupId(path: string): bigint {
+  return statSync(path, { bigint: true }).ino;
+}
+
+function openCgroup(path: string, subject: string): number {
+  try {
+    return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code ?? "EINVAL";
+    const reason = `"${path}" is no cgroup v2 folder`;
+    throw new BpfError({ operation: "attach", subject, code, reason, cause });
+  }
+}

@@ -1,0 +1,121 @@
+// What the agent needs from the kernel beside BPF: locks, barriers, mounts, namespaces.
+// It knows no map and no program.
+import { closeSync, constants, openSync, readFileSync, statfsSync, statSync } from "node:fs";
+import { arch } from "node:process";
+import { BpfError } from "./errors.ts";
+import { lastErrno, loadLibbpf, loadLibc } from "./libbpf.ts";
+
+const CGROUP2_MAGIC = 0x63677270n;
+const BPFFS_MAGIC = 0xcafe4a11n;
+const LOCK_EXCLUSIVE_NOW = 2 | 4;
+const EAGAIN = 11;
+const MEMBARRIER_CMD_GLOBAL = 1;
+const MEMBARRIER: Readonly<Record<string, number>> = { x64: 324, arm64: 283 };
+const AF_INET = 2;
+const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
+const SOL_SOCKET = 1;
+const SO_NETNS_COOKIE = 71;
+
+/** A held lock; it also ends with the process. */
+export interface FolderLock {
+  release(): void;
+}
+
+let cpus: number | undefined;
+
+/** CPUs that the kernel may ever have: the number of values of a per-CPU element. */
+export function possibleCpus(): number {
+  if (cpus === undefined) {
+    const count = loadLibbpf().possibleCpus();
+    if (count < 1) throw new BpfError({ operation: "count", subject: "CPUs", code: count });
+    cpus = count;
+  }
+  return cpus;
+}
+
+/** Whether a path lies in a cgroup v2 tree. Throws if it does not exist. */
+export function isCgroup2(path: string): boolean {
+  return statfsSync(path, { bigint: true }).type === CGROUP2_MAGIC;
+}
+
+/** Whether a path lies on a bpf file system. Throws if it does not exist. */
+export function isBpffs(path: string): boolean {
+  return statfsSync(path, { bigint: true }).type === BPFFS_MAGIC;
+}
+
+/** Mounts a bpf file system on an existing folder. Throws BpfError. */
+export function mountBpffs(path: string): void {
+  if (loadLibc().mount("bpf", path, "bpf", 0, null) === 0) return;
+  const code = lastErrno();
+  throw new BpfError({ operation: "mount a bpf file system on", subject: path, code });
+}
+
+/** Unmounts what is mounted on a folder. Throws BpfError. */
+export function unmount(path: string): void {
+  if (loadLibc().unmount(path, 0) === 0) return;
+  throw new BpfError({ operation: "unmount", subject: path, code: lastErrno() });
+}
+
+/**
+ * Locks a folder for this process, without waiting. If another has it: that process, 0 where its
+ * id cannot be seen from this PID namespace. Throws if the folder does not exist.
+ */
+export function lockFolder(path: string): FolderLock | { holderPid: number } {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  if (loadLibc().flock(fd, LOCK_EXCLUSIVE_NOW) === 0) return { release: () => closeSync(fd) };
+  const code = lastErrno();
+  closeSync(fd);
+  if (code === EAGAIN) return { holderPid: lockHolder(path) };
+  throw new BpfError({ operation: "lock", subject: path, code });
+}
+
+/** /proc/locks has lines such as "1: FLOCK  ADVISORY  WRITE 812 00:2d:9184 0 EOF". */
+function lockHolder(path: string): number {
+  const { dev, ino } = statSync(path, { bigint: true });
+  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn);
+  const minor = (dev & 0xffn) | ((dev >> 12n) & ~0xffn);
+  const hex = (value: bigint) => value.toString(16).padStart(2, "0");
+  const place = `${hex(major)}:${hex(minor)}:${ino}`;
+  const lines = readFileSync("/proc/locks", "utf8").split("\n");
+  const fields = lines.map((line) => line.split(/\s+/));
+  const found = fields.find((line) => line[1] === "FLOCK" && line[5] === place);
+  return Number(found?.[4] ?? 0);
+}
+
+/**
+ * Waits until every BPF program that runs now has ended, without holding up the event loop.
+ * False if that cannot be had: the kernel refuses, or only one CPU is online, where it does not
+ * wait for programs that were preempted.
+ */
+export async function membarrier(): Promise<boolean> {
+  const number = MEMBARRIER[arch];
+  if (number === undefined || onlineCpus() < 2) return false;
+  return (await loadLibc().syscallAsync(number, MEMBARRIER_CMD_GLOBAL, 0, 0)) === 0;
+}
+
+/** The kernel's list looks like "0-3,6". */
+function onlineCpus(): number {
+  const ranges = readFileSync("/sys/devices/system/cpu/online", "utf8").trim().split(",");
+  return ranges.reduce((count, range) => {
+    const [first, last] = range.split("-").map(Number);
+    return count + (last ?? first!) - first! + 1;
+  }, 0);
+}
+
+/** The number that sockets of this network namespace show to BPF programs. Throws BpfError. */
+export function netnsCookie(): bigint {
+  const { socket, getsockopt } = loadLibc();
+  const subject = "the network namespace";
+  const fd = socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
+  if (fd < 0) throw new BpfError({ operation: "identify", subject, code: lastErrno() });
+  try {
+    const cookie = new Uint8Array(8);
+    const length = Uint32Array.of(cookie.length);
+    if (getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, cookie, length) !== 0) {
+      throw new BpfError({ operation: "identify", subject, code: lastErrno() });
+    }
+    return new DataView(cookie.buffer).getBigUint64(0, true);
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,46 @@
+// What the tests of this folder stand on: root, compiled test programs, a bpf file system and a
+// cgroup of their own, removed when the test ends.
+import { mkdirSync, mkdtempSync, readFileSync, rmdirSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import type { ExecutionContext } from "ava";
+import { mountBpffs, unmount } from "./system.ts";
+
+let cgroups = 0;
+
+/** Whether the test can run; without root it is left out aloud, and on CI it fails. */
+export function hasRoot(t: ExecutionContext): boolean {
+  if (process.getuid?.() === 0) return true;
+  if (process.env.CI) t.fail("left out: needs root, which CI must give");
+  else t.pass();
+  t.log("left out: needs root");
+  return false;
+}
+
+/** Path of an object compiled from testdata/NAME.bpf.c. */
+export function testdata(name: string): string {
+  return path.join(import.meta.dirname, "testdata", `${name}.bpf.o`);
+}
+
+/** A folder on a bpf file system that is mounted for this test alone. */
+export function bpffsFolder(t: ExecutionContext): string {
+  const folder = mkdtempSync(path.join(tmpdir(), "bpfsvc-"));
+  mountBpffs(folder);
+  t.teardown(() => {
+    unmount(folder);
+    rmdirSync(folder);
+  });
+  return folder;
+}
+
+/** An empty cgroup v2 folder below the root of the tree. */
+export function childCgroup(t: ExecutionContext): string {
+  const mounts = readFileSync("/proc/self/mountinfo", "utf8").split("\n");
+  const mount = mounts.find((line) => line.includes(" - cgroup2 "))?.split(" ")[4];
+  if (mount === undefined)
+    throw new Error("No cgroup v2 tree is mounted, see /proc/self/mountinfo");
+  const folder = path.join(mount, `bpfsvc-test-${process.pid}-${++cgroups}`);
+  mkdirSync(folder);
+  t.teardown(() => rmdirSync(folder));
+  return folder;
+}
