@@ -384,7 +384,7 @@ export const socketRecords = {
 
 export interface SocketRecordsMore {
   count: number;
-  clock: number;
+  next: number;
   found: number;
 }
 
@@ -393,7 +393,7 @@ export const socketRecordsMore = {
   bytes: 12304,
   offset: {
     count: 4,
-    clock: 8,
+    next: 8,
     found: 12,
     record: 16,
   },
@@ -403,13 +403,13 @@ export const socketRecordsMore = {
   read(view: DataView, at: number): SocketRecordsMore {
     return {
       count: view.getUint32(at + 4, true),
-      clock: view.getUint32(at + 8, true),
+      next: view.getUint32(at + 8, true),
       found: view.getUint32(at + 12, true),
     };
   },
   write(view: DataView, at: number, value: SocketRecordsMore): void {
     view.setUint32(at + 4, value.count, true);
-    view.setUint32(at + 8, value.clock, true);
+    view.setUint32(at + 8, value.next, true);
     view.setUint32(at + 12, value.found, true);
   },
 } as const;
@@ -547,4 +547,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x5a7853bc6d6db424n;
+export const layoutHash = 0x31482036f25f72een;

@@ -164,7 +164,7 @@ struct socket_records {
 struct socket_records_more {
 	struct bpf_spin_lock lock;
 	__u32 count;
-	__u32 clock;
+	__u32 next; /* the record to replace when all are in use */
 	__u32 found;
 	struct record record[SOCKET_RECORDS_MORE];
 };

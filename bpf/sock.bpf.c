@@ -125,12 +125,12 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6)
 /* The way back: an endpoint's address becomes the Service address that this socket asked. */
 static __always_inline int translate_back(struct bpf_sock_addr *ctx, bool ipv6)
 {
-	struct frontend_key key;
 	struct address sender;
+	struct reply reply;
 
 	peer_get(ctx, ipv6, &sender);
-	if (socket_reply(ctx->sk, &sender, ctx->user_port, &key))
-		peer_set(ctx, ipv6, &key.address, key.port);
+	if (socket_reply(ctx->sk, &sender, ctx->user_port, &reply))
+		peer_set(ctx, ipv6, &reply.address, reply.port);
 	return 1;
 }
 

@@ -9,6 +9,13 @@
 
 #include "balance.h"
 
+/* Whom a reply seems to come from, and when this socket last asked there. */
+struct reply {
+	struct address address;
+	__u32 used;
+	__be16 port;
+};
+
 static __always_inline bool record_is_frontend(const struct record *record,
 					       const struct frontend_key *key)
 {
@@ -96,10 +103,13 @@ static __always_inline bool records_store(struct record *record, __u32 *count, _
 	return true;
 }
 
-/* Under the lock: the frontend that a reply's sender stands for; of several the one used last. */
+/*
+ * Under the lock: the frontend that a reply's sender stands for, and when it was used; of several
+ * the one used last.
+ */
 static __always_inline bool records_reply(const struct record *record, __u32 count, __u32 *found,
 					  __u32 max, const struct address *address, __be16 port,
-					  struct frontend_key *key)
+					  struct reply *reply)
 {
 	__u32 best;
 
@@ -114,8 +124,9 @@ static __always_inline bool records_reply(const struct record *record, __u32 cou
 	best = READ_ONCE(*found);
 	if (best >= max)
 		return false;
-	key->address = record[best].frontend_address;
-	key->port = record[best].frontend_port;
+	reply->address = record[best].frontend_address;
+	reply->port = record[best].frontend_port;
+	reply->used = record[best].used;
 	return true;
 }
 
@@ -135,13 +146,12 @@ static __always_inline __u64 socket_recall(struct bpf_sock *sk, const struct fro
 	more = bpf_sk_storage_get(&svc_sockets_more, sk, NULL, 0);
 	if (!more)
 		return 0;
-	more->clock++;
-	return records_recall(more->record, more->count, SOCKET_RECORDS_MORE, key, more->clock);
+	return records_recall(more->record, more->count, SOCKET_RECORDS_MORE, key, few->clock);
 }
 
 /* The socket has SOCKET_RECORDS destinations already: remember one more, or instead of another. */
 static __noinline void socket_remember_more(struct bpf_sock *sk, const struct frontend_key *key,
-					    const struct choice *choice)
+					    const struct choice *choice, __u32 clock)
 {
 	struct socket_records_more *more;
 	bool stored;
@@ -152,12 +162,10 @@ static __noinline void socket_remember_more(struct bpf_sock *sk, const struct fr
 		return;
 	}
 	bpf_spin_lock(&more->lock);
-	more->clock++;
 	stored = records_store(more->record, &more->count, &more->found, SOCKET_RECORDS_MORE, key,
-			       choice, more->clock);
+			       choice, clock);
 	if (!stored)
-		record_set(&more->record[more->clock % SOCKET_RECORDS_MORE], key, choice,
-			   more->clock);
+		record_set(&more->record[more->next++ % SOCKET_RECORDS_MORE], key, choice, clock);
 	bpf_spin_unlock(&more->lock);
 	if (!stored)
 		reason_count(REASON_RECORD_REPLACED);
@@ -168,6 +176,7 @@ static __noinline void socket_remember(struct bpf_sock *sk, const struct fronten
 				       const struct choice *choice)
 {
 	struct socket_records *few;
+	__u32 clock;
 	bool stored;
 
 	few = bpf_sk_storage_get(&svc_sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
@@ -176,38 +185,41 @@ static __noinline void socket_remember(struct bpf_sock *sk, const struct fronten
 		return;
 	}
 	bpf_spin_lock(&few->lock);
-	few->clock++;
+	clock = ++few->clock;
 	stored = records_store(few->record, &few->count, &few->found, SOCKET_RECORDS, key, choice,
-			       few->clock);
+			       clock);
 	bpf_spin_unlock(&few->lock);
 	if (!stored)
-		socket_remember_more(sk, key, choice);
+		socket_remember_more(sk, key, choice, clock);
 }
 
 /* The Service address that an endpoint answers for on this socket. False: it is no Service's. */
 static __always_inline bool socket_reply(struct bpf_sock *sk, const struct address *address,
-					 __be16 port, struct frontend_key *key)
+					 __be16 port, struct reply *reply)
 {
 	struct socket_records *few = bpf_sk_storage_get(&svc_sockets, sk, NULL, 0);
 	struct socket_records_more *more;
-	bool found;
+	struct reply other;
+	bool found, found_more;
 
 	if (!few)
 		return false;
 	bpf_spin_lock(&few->lock);
 	found = records_reply(few->record, few->count, &few->found, SOCKET_RECORDS, address, port,
-			      key);
+			      reply);
 	bpf_spin_unlock(&few->lock);
-	if (found || few->count < SOCKET_RECORDS)
+	if (few->count < SOCKET_RECORDS)
 		return found;
 	more = bpf_sk_storage_get(&svc_sockets_more, sk, NULL, 0);
 	if (!more)
-		return false;
+		return found;
 	bpf_spin_lock(&more->lock);
-	found = records_reply(more->record, more->count, &more->found, SOCKET_RECORDS_MORE, address,
-			      port, key);
+	found_more = records_reply(more->record, more->count, &more->found, SOCKET_RECORDS_MORE,
+				   address, port, &other);
 	bpf_spin_unlock(&more->lock);
-	return found;
+	if (found_more && (!found || (__s32)(other.used - reply->used) > 0))
+		*reply = other;
+	return found || found_more;
 }
 
 #endif

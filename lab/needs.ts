@@ -1,0 +1,24 @@
+// Tests that need the lab: declared as usual inside its shell, left out aloud elsewhere, and
+// a failure on CI, where nothing may be left out. Knows nothing of what they test.
+import type { ExecutionContext } from "ava";
+import { whyNoLab } from "./lab.ts";
+
+/** What is used of AVA's `test` and `test.serial`. */
+interface Declare {
+  (title: string, implementation: (t: ExecutionContext) => Promise<void>): void;
+  (title: string, implementation: (t: ExecutionContext) => void): void;
+  skip(title: string, implementation: (t: ExecutionContext) => Promise<void>): void;
+}
+
+type LabTest = (title: string, implementation: (t: ExecutionContext) => Promise<void>) => void;
+
+/** Takes AVA's `test` or `test.serial` and gives one that declares a test only where a lab can be made. */
+export function needsLab(test: Declare): LabTest {
+  const reason = whyNoLab();
+  if (reason === undefined) return (title, implementation) => test(title, implementation);
+  if ((process.env.CI ?? "") !== "") {
+    return (title) => test(title, (t) => t.fail(reason));
+  }
+  console.error(`Left out, every test of this file that needs the lab. ${reason}`);
+  return (title, implementation) => test.skip(title, implementation);
+}
