@@ -35,6 +35,13 @@ export interface ProgramInfo {
   verifiedInstructions: number;
 }
 
+/** What BPF_PROG_TEST_RUN gives a program. */
+export interface TestRun {
+  context?: Uint8Array;
+  data?: Uint8Array;
+  repeat?: number;
+}
+
 /** An object file and, once loaded, its maps and programs. All of it ends with close(). */
 export class BpfObject {
   readonly path: string;
@@ -317,16 +324,22 @@ export class Program {
   }
 
   /**
-   * Runs a SEC("syscall") program once and returns its result, an unsigned 32-bit number; the
-   * program reads and writes `context` in place. Throws BpfError.
+   * Runs the program and returns the result of its last run, an unsigned 32-bit number. `context`
+   * is for SEC("syscall"), which reads and writes it in place; `data` is the frame, at least 14
+   * bytes, that a SEC("tc") or SEC("xdp") program is given `repeat` times (1). Throws BpfError.
    */
-  testRun({ context }: { context?: Uint8Array } = {}): number {
+  testRun({ context, data, repeat }: TestRun = {}): number {
     const options = new DataView(new ArrayBuffer(TEST_RUN_BYTES));
     options.setBigUint64(0, BigInt(TEST_RUN_BYTES), true);
+    if (data !== undefined) {
+      options.setBigUint64(8, addressOf(data), true);
+      options.setUint32(24, data.length, true);
+    }
     if (context !== undefined && context.length > 0) {
       options.setBigUint64(32, addressOf(context), true);
       options.setUint32(48, context.length, true);
     }
+    if (repeat !== undefined) options.setUint32(60, repeat, true);
     const code = loadLibbpf().programTestRun(this.fd, new Uint8Array(options.buffer));
     if (code !== 0) throw new BpfError({ operation: "run", subject: this.name, code });
     return options.getUint32(56, true);

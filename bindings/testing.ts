@@ -1,10 +1,10 @@
 // What the tests of this folder stand on: root, compiled test programs, a bpf file system and a
 // cgroup of their own, removed when the test ends.
-import { mkdirSync, mkdtempSync, readFileSync, rmdirSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import type { ExecutionContext } from "ava";
-import { mountBpffs, unmount } from "./system.ts";
+import { isCgroup2, mountBpffs, unmount } from "./system.ts";
 
 let cgroups = 0;
 
@@ -35,8 +35,12 @@ export function bpffsFolder(t: ExecutionContext): string {
 
 /** An empty cgroup v2 folder below the root of the tree. */
 export function childCgroup(t: ExecutionContext): string {
-  const mounts = readFileSync("/proc/self/mountinfo", "utf8").split("\n");
-  const mount = mounts.find((line) => line.includes(" - cgroup2 "))?.split(" ")[4];
+  const lines = readFileSync("/proc/self/mountinfo", "utf8").split("\n");
+  const mounts = lines.filter((line) => line.includes(" - cgroup2 "));
+  // One mount may hide another.
+  const mount = mounts
+    .map((line) => line.split(" ")[4] ?? "")
+    .find((folder) => existsSync(folder) && isCgroup2(folder));
   if (mount === undefined)
     throw new Error("No cgroup v2 tree is mounted, see /proc/self/mountinfo");
   const folder = path.join(mount, `bpfsvc-test-${process.pid}-${++cgroups}`);

@@ -1,4 +1,5 @@
-// How the command ends, and errors that are for the user to read rather than for a stack trace.
+// How the command ends, errors that are for the user to read rather than for a stack trace, and
+// defaults that several verbs share.
 
 export const ExitCode = { done: 0, failed: 1, usage: 2, notRunning: 3 } as const;
 export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode];

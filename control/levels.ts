@@ -1,4 +1,5 @@
-// The words of the logging flags; apart from log.ts so that --help does not load a logger.
+// The words of the logging flags. Apart from log.ts, so that --help and dump do not load a
+// logger.
 
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 export const LOG_FORMATS = ["text", "json"] as const;

@@ -66,7 +66,7 @@ function bundle(entry, outfile, extra = []) {
 rmSync("build", { recursive: true, force: true });
 rmSync("dist", { recursive: true, force: true });
 compileBpf("bpf", "dist");
-for (const folder of ["bindings", "test"]) {
+for (const folder of ["bindings", "test", "bench"]) {
   for (const found of globFolders(folder, "testdata")) compileBpf(found, path.join("build", found));
 }
 if (generate) {

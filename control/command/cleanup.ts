@@ -1,8 +1,9 @@
-// `bpfsvc cleanup`: takes every pin and link of ours away, and nothing else.
+// `bpfsvc cleanup`: takes every pin and link of ours away, and nothing else. Which those are is
+// known to dataplane/pins.ts.
 import { Pins } from "../dataplane/pins.ts";
 import { ExitCode, UserError } from "../exit.ts";
 
-/** Removes the pins of a folder, after which nothing is translated. Throws if an agent runs on it. */
+/** Removes a folder's pins, after which nothing is translated. Throws if an agent runs on it. */
 export async function cleanup({ pins: folder }: { pins: string }): Promise<void> {
   const pins = new Pins(folder);
   if (!pins.exists())

@@ -1,4 +1,5 @@
-// `bpfsvc plan`: what would be programmed for a node from a set of manifests. No kernel, no root.
+// `bpfsvc plan`: what would be programmed for a node from a set of manifests. Needs no kernel and
+// no root; decides nothing itself.
 import { Cluster } from "../model/cluster.ts";
 import type { ServiceRow, TableRow } from "../model/rows.ts";
 import { type Format, formatData } from "../print.ts";

@@ -2,19 +2,15 @@
 // everything is programmed, and leaves it all serving when it ends.
 import { readFileSync } from "node:fs";
 import { release } from "node:os";
-import { layoutHash } from "../../bindings/layout.ts";
 import { Agent } from "../agent.ts";
 import { attachAll, checkCgroup, missingHooks, programsHash } from "../dataplane/attach.ts";
 import { Dataplane } from "../dataplane/dataplane.ts";
 import {
   type Capacities,
-  checkLayout,
+  type Kernel,
   kernelStorage,
-  type LoadedObject,
   loadObject,
-  Meta,
-  type OpenMaps,
-  openPinned,
+  openKernel,
   type Rodata,
 } from "../dataplane/kernel.ts";
 import { Maps } from "../dataplane/maps.ts";
@@ -38,14 +34,6 @@ export interface RunOptions {
   maxSlots?: number;
   logLevel: LogLevel;
   logFormat: LogFormat;
-}
-
-/** The kernel's side of a running agent. */
-interface Kernel {
-  pins: Pins;
-  maps: OpenMaps;
-  meta: Meta;
-  loaded: LoadedObject | undefined;
 }
 
 /** Runs until SIGTERM or SIGINT. Throws UserError for what the user can put right. */
@@ -130,25 +118,6 @@ function serve(
   attachAll(loaded, { pins, cgroup, meta });
   loaded.object.close();
   kernel.loaded = undefined;
-}
-
-/** The pinned maps, created if some are missing. Throws UserError with the verifier's words. */
-function openKernel(
-  pins: Pins,
-  { rodata, capacities }: { rodata: Rodata; capacities: Capacities },
-): Kernel {
-  const existing = openPinned(pins);
-  if (existing) {
-    const meta = new Meta(existing.svc_meta, { readOnly: false });
-    checkLayout(meta, pins);
-    return { pins, maps: existing, meta, loaded: undefined };
-  }
-  const loaded = loadObject(pins, { rodata, capacities });
-  const maps = openPinned(pins);
-  if (!maps) throw new Error(`Maps vanished from "${pins.folder}" while they were opened`);
-  const meta = new Meta(maps.svc_meta, { readOnly: false });
-  meta.layout = layoutHash;
-  return { pins, maps, meta, loaded };
 }
 
 function capacities(options: RunOptions): Capacities {

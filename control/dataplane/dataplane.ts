@@ -93,7 +93,7 @@ export class Dataplane {
     for (const key of this.#held.keys()) if (!this.#dirty.has(key)) this.#dirty.set(key, undefined);
   }
 
-  /** Writes everything that differs. Returns the rows that could not be written; they stay pending. */
+  /** Writes all that differs. Returns the rows that could not be written; they stay pending. */
   flush(): RowError[] {
     const errors: RowError[] = [];
     const plans = this.#plan(errors);

@@ -33,7 +33,7 @@ export class Extents {
     return this.#used;
   }
 
-  /** The offset of a free extent of at least this length (1 or more), or undefined if none is left. */
+  /** The offset of a free extent of at least this length, 1 or more; undefined if none is left. */
   take(length: number): number | undefined {
     const size = rounded(length);
     const offset = this.#exact(size) ?? this.#fresh(size) ?? this.#divide(size);

@@ -94,7 +94,38 @@ export interface LoadedObject {
   rodata: Rodata;
 }
 
-/** Opens an object with its maps pinned in the folder (those that exist are reused), and loads it. */
+/** The kernel's side of a running agent. */
+export interface Kernel {
+  pins: Pins;
+  maps: OpenMaps;
+  meta: Meta;
+  /** Present if programs had to be loaded to create maps; they want to be attached. */
+  loaded: LoadedObject | undefined;
+}
+
+/**
+ * The pinned maps of a folder, created if some are missing. Throws LayoutError for those of another
+ * build, and BpfError with the verifier's words.
+ */
+export function openKernel(
+  pins: Pins,
+  { rodata, capacities }: { rodata: Rodata; capacities: Capacities },
+): Kernel {
+  const existing = openPinned(pins);
+  if (existing) {
+    const meta = new Meta(existing.svc_meta, { readOnly: false });
+    checkLayout(meta, pins);
+    return { pins, maps: existing, meta, loaded: undefined };
+  }
+  const loaded = loadObject(pins, { rodata, capacities });
+  const maps = openPinned(pins);
+  if (!maps) throw new Error(`Maps vanished from "${pins.folder}" while they were opened`);
+  const meta = new Meta(maps.svc_meta, { readOnly: false });
+  meta.layout = layoutHash;
+  return { pins, maps, meta, loaded };
+}
+
+/** Loads the programs with their maps pinned in the folder; those that exist are reused. */
 export function loadObject(
   pins: Pins,
   { rodata, capacities }: { rodata: Rodata; capacities: Capacities },
@@ -112,7 +143,7 @@ export function loadObject(
   return { object, file, rodata };
 }
 
-/** Every map of the folder, or undefined if some are missing. Throws LayoutError for foreign ones. */
+/** Every map of the folder, undefined if some are missing. Throws LayoutError for foreign ones. */
 export function openPinned(pins: Pins): OpenMaps | undefined {
   const opened: Partial<Record<MapName, BpfMap>> = {};
   for (const name of MAP_NAMES) {

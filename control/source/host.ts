@@ -1,8 +1,11 @@
 // What the agent asks its own machine: names, addresses and file systems, from /proc and the
 // kernel's interface list. Sees the network namespace that it runs in.
-import { readFileSync } from "node:fs";
+import { readFileSync, statfsSync } from "node:fs";
 import { hostname, networkInterfaces } from "node:os";
 import { canonicalAddress } from "../model/address.ts";
+
+const CGROUP2_MAGIC = 0x63677270;
+const USUAL_CGROUPS = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 /** The node name that kubelet registers by default: the host name in lower case. */
 export function defaultNodeName(): string {
@@ -10,23 +13,36 @@ export function defaultNodeName(): string {
 }
 
 /**
- * The root of the cgroup v2 tree as this process sees it, from /proc/self/mountinfo. Throws if
- * none is mounted.
+ * The root of the cgroup v2 tree as this process sees it, from /proc/self/mountinfo: the one at the
+ * usual place, if several are mounted. Throws if there is none.
  */
-export function cgroup2Root(mountinfo = readFileSync("/proc/self/mountinfo", "utf8")): string {
+export function cgroup2Root(
+  mountinfo = readFileSync("/proc/self/mountinfo", "utf8"),
+  isVisible: (folder: string) => boolean = isCgroup2,
+): string {
   const roots: string[] = [];
   for (const line of mountinfo.split("\n")) {
     const [left = "", right = ""] = line.split(" - ");
-    if (right.split(" ")[0] !== "cgroup2") continue;
     const mountPoint = left.split(" ")[4];
-    if (mountPoint) roots.push(unescapeMount(mountPoint));
+    if (mountPoint && right.startsWith("cgroup2 ")) roots.push(unescapeMount(mountPoint));
   }
-  const root = roots.at(-1);
+  // A mount may lie under another, as /sys/fs/cgroup/unified under a new /sys/fs/cgroup.
+  const visible = roots.filter(isVisible);
+  const usual = USUAL_CGROUPS.find((folder) => visible.includes(folder));
+  const root = usual ?? visible[0];
   if (root !== undefined) return root;
   throw new Error(
     'No cgroup v2 tree is mounted: run "mount -t cgroup2 none /sys/fs/cgroup", or name a folder ' +
       "in one with --cgroup",
   );
+}
+
+function isCgroup2(folder: string): boolean {
+  try {
+    return statfsSync(folder).type === CGROUP2_MAGIC;
+  } catch {
+    return false;
+  }
 }
 
 /** The global addresses of the devices that have a default route. */

@@ -1,0 +1,63 @@
+import test from "ava";
+import { cgroup2Root, defaultRouteAddresses, defaultRouteDevices } from "./host.ts";
+
+const HYBRID = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw`;
+const UNIFIED = "31 23 0:28 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate";
+const ODD = "31 23 0:28 / /mnt/my\\040groups rw - cgroup2 none rw";
+const all = () => true;
+
+test("the cgroup v2 tree is found where it is mounted", (t) => {
+  t.is(cgroup2Root(HYBRID, all), "/sys/fs/cgroup/unified");
+  t.is(cgroup2Root(UNIFIED, all), "/sys/fs/cgroup");
+  t.is(cgroup2Root(ODD, all), "/mnt/my groups");
+  t.is(cgroup2Root(`${ODD}\n${UNIFIED}`, all), "/sys/fs/cgroup");
+});
+
+test("a cgroup v2 mount that another mount hides is not taken", (t) => {
+  const isVisible = (folder: string) => folder === "/sys/fs/cgroup";
+  t.is(cgroup2Root(`${HYBRID}\n${UNIFIED}`, isVisible), "/sys/fs/cgroup");
+});
+
+test("without a cgroup v2 tree the error names the fix", (t) => {
+  t.throws(() => cgroup2Root("31 23 0:28 / /proc rw - proc proc rw", all), {
+    message: /mount -t cgroup2 none \/sys\/fs\/cgroup/,
+  });
+});
+
+const ROUTES: Readonly<Record<string, string>> = {
+  "/proc/net/route": `Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU
+eth0\t00000000\t0132A8C0\t0003\t0\t0\t0\t00000000\t0
+eth1\t0032A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0`,
+  "/proc/net/ipv6_route": [
+    `${"0".repeat(32)} 00 ${"0".repeat(32)} 00 ${"f".repeat(32)} 1 1 0 00000003 eth2`,
+    `${"0".repeat(32)} 00 ${"0".repeat(32)} 00 ${"0".repeat(32)} ffffffff 1 0 00200200 lo`,
+    `fd00${"0".repeat(28)} 40 ${"0".repeat(32)} 00 ${"0".repeat(32)} 100 1 0 00000001 eth1`,
+  ].join("\n"),
+};
+
+test("the devices with a default route are found in both families", (t) => {
+  t.deepEqual([...defaultRouteDevices((file) => ROUTES[file]!)], ["eth0", "eth2"]);
+});
+
+test("a kernel without a family has no default route of that family", (t) => {
+  const read = (file: string) => {
+    if (file.endsWith("ipv6_route")) throw new Error("ENOENT");
+    return ROUTES[file]!;
+  };
+  t.deepEqual([...defaultRouteDevices(read)], ["eth0"]);
+});
+
+test("of a device only global addresses count", (t) => {
+  const common = { netmask: "", mac: "", internal: false, cidr: null };
+  const addresses = defaultRouteAddresses(new Set(["eth0"]), {
+    eth0: [
+      { ...common, family: "IPv4", address: "192.168.50.2" },
+      { ...common, family: "IPv6", address: "2001:db8:50::2", scopeid: 0 },
+      { ...common, family: "IPv6", address: "fe80::1", scopeid: 2 },
+    ],
+    eth1: [{ ...common, family: "IPv4", address: "10.0.0.1" }],
+  });
+  t.deepEqual(addresses, ["192.168.50.2", "2001:db8:50::2"]);
+});
