@@ -65,7 +65,7 @@ export interface Backend {
 
 /** struct backend */
 export const backend = {
-  bytes: 40,
+  bytes: 64,
   offset: {
     address: 0,
     port: 16,
@@ -95,6 +95,27 @@ export const backend = {
     view.setUint32(at + 24, value.service, true);
     writeZeros(view, at + 28, 4);
     view.setBigUint64(at + 32, value.connections, true);
+    writeZeros(view, at + 40, 24);
+  },
+} as const;
+
+export interface FilterWord {
+  bits: bigint;
+}
+
+/** struct filter_word */
+export const filterWord = {
+  bytes: 8,
+  offset: {
+    bits: 0,
+  },
+  read(view: DataView, at: number): FilterWord {
+    return {
+      bits: view.getBigUint64(at, true),
+    };
+  },
+  write(view: DataView, at: number, value: FilterWord): void {
+    view.setBigUint64(at, value.bits, true);
   },
 } as const;
 
@@ -358,7 +379,7 @@ export interface SocketRecords {
 
 /** struct socket_records */
 export const socketRecords = {
-  bytes: 400,
+  bytes: 112,
   offset: {
     count: 4,
     clock: 8,
@@ -442,7 +463,8 @@ export const limit = {
   TABLE_ACTION_SHIFT: 56,
   SLOT_BACKEND_BITS: 22,
   SLOT_GENERATION_BITS: 10,
-  SOCKET_RECORDS: 8,
+  FILTER_BITS: 20,
+  SOCKET_RECORDS: 2,
   SOCKET_RECORDS_MORE: 256,
   NAME_BYTES: 64,
 } as const;
@@ -484,8 +506,15 @@ export const maps = {
   svc_backends: {
     type: 2,
     keyBytes: 4,
-    valueBytes: 40,
+    valueBytes: 64,
     maxEntries: 262144,
+    flags: 1024,
+  },
+  svc_filter: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 8,
+    maxEntries: 16384,
     flags: 1024,
   },
   svc_frontends: {
@@ -533,7 +562,7 @@ export const maps = {
   svc_sockets: {
     type: 24,
     keyBytes: 4,
-    valueBytes: 400,
+    valueBytes: 112,
     maxEntries: 0,
     flags: 1,
   },
@@ -547,4 +576,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x31482036f25f72een;
+export const layoutHash = 0xf4330b548a6a1df8n;

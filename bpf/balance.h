@@ -20,16 +20,24 @@ enum verdict {
 	VERDICT_FORWARD,
 	VERDICT_REFUSE,
 	VERDICT_DROP,
-	VERDICT_RETRY, /* an entry changed under the reader; never returned by balance() */
+	/* An entry changed under the reader, who starts again; never returned by balance(). */
+	VERDICT_RETRY,
+	VERDICT_MISSED, /* likewise, but if it stays so there is no such frontend */
 };
 
-/* What a hook asks: the address, whether it comes from a pod or the node, and who the client is. */
+/* What a hook asks, and what it knows of the asker. */
 struct request {
 	struct frontend_key key;
-	__u32 hash; /* spreads new connections over the table */
-	bool inside;
-	struct address client; /* for ClientIP affinity */
+	__u32 key_hash; /* frontend_hash() of the key */
+	bool inside;	/* from a pod or from the node */
+	__u64 keep; /* reference to the endpoint that this asker had before and stays with, or 0 */
+	void *context; /* for the two questions below */
 };
+
+/* What a hook answers only when asked, because it costs: a hash that spreads new connections... */
+static __always_inline __u32 request_hash(const struct request *request);
+/* ...and who the client is, for ClientIP affinity. */
+static __always_inline void request_client(const struct request *request, struct address *client);
 
 /* What balance() found. Valid for VERDICT_FORWARD, service and table also for the refusals. */
 struct choice {
@@ -49,8 +57,8 @@ static __always_inline void reason_count(enum reason reason)
 		(*counter)++;
 }
 
-/* 24 bits that tie a frontend's value to its key; the agent computes the same. */
-static __always_inline __u32 frontend_check(const struct frontend_key *key)
+/* A hash of a frontend's key, for svc_filter and for the value's check. The agent has the same. */
+static __always_inline __u32 frontend_hash(const struct frontend_key *key)
 {
 	const __u32 *word = (const __u32 *)key;
 	__u32 hash = word[0] * 0x9e3779b1 + word[1] * 0x85ebca77 + word[2] * 0xc2b2ae3d +
@@ -58,7 +66,16 @@ static __always_inline __u32 frontend_check(const struct frontend_key *key)
 
 	hash ^= hash >> 15;
 	hash *= 0x2c1b3c6d;
-	return hash >> 8;
+	return hash ^ hash >> 12;
+}
+
+/* False: this is certainly no frontend. Costs no call. */
+static __always_inline bool filter_matches(__u32 key_hash)
+{
+	__u32 bit = key_hash & ((1U << FILTER_BITS) - 1), index = bit / 64;
+	const struct filter_word *word = bpf_map_lookup_elem(&svc_filter, &index);
+
+	return word && READ_ONCE(word->bits) >> (bit % 64) & 1;
 }
 
 static __always_inline bool address_equal(const struct address *a, const struct address *b)
@@ -67,21 +84,32 @@ static __always_inline bool address_equal(const struct address *a, const struct 
 	       a->word[0] == b->word[0];
 }
 
+/* Counts the agent's writes; odd while it writes. */
+static __always_inline __u64 sequence_read(void)
+{
+	__u32 index = 0;
+	const struct meta *meta = bpf_map_lookup_elem(&svc_meta, &index);
+
+	return meta ? READ_ONCE(meta->sequence) : 0;
+}
+
 /*
  * The service and table of an address. VERDICT_FORWARD means found. The value is one u64, read at
- * once: {service, kind, check}.
+ * once: {service, kind, check}. An element that is being replaced can be missed, since the kernel
+ * inserts the new one ahead and then unlinks the old one: a miss counts if nothing was written.
  */
 static __always_inline enum verdict frontend_lookup(const struct request *request,
 						    struct choice *choice)
 {
+	__u64 sequence = sequence_read();
 	const __u64 *value = bpf_map_lookup_elem(&svc_frontends, &request->key);
 	__u64 word;
 	__u8 kind;
 
 	if (!value)
-		return VERDICT_NONE;
+		return sequence & 1 || sequence_read() != sequence ? VERDICT_MISSED : VERDICT_NONE;
 	word = READ_ONCE(*value);
-	if (word >> 40 != frontend_check(&request->key))
+	if (word >> 40 != request->key_hash >> 8)
 		return VERDICT_RETRY;
 	kind = word >> 32;
 	choice->service = word;
@@ -148,8 +176,8 @@ static __always_inline const __u32 *slot_lookup(__u64 word, __u32 hash)
 	return index & 1 ? &pair->slot[1] : &pair->slot[0];
 }
 
-static __always_inline enum verdict backend_draw(struct service *service, __u32 hash,
-						 struct choice *choice)
+static __always_inline enum verdict
+backend_draw(struct service *service, const struct request *request, struct choice *choice)
 {
 	__u32 table = choice->table;
 	struct backend *backend;
@@ -163,7 +191,7 @@ static __always_inline enum verdict backend_draw(struct service *service, __u32 
 	word = READ_ONCE(service->table[table]);
 	if (!(word >> TABLE_LENGTH_SHIFT & ((1U << TABLE_LENGTH_BITS) - 1)))
 		return word >> TABLE_ACTION_SHIFT == EMPTY_DROP ? VERDICT_DROP : VERDICT_REFUSE;
-	slot = slot_lookup(word, hash);
+	slot = slot_lookup(word, request_hash(request));
 	if (!slot)
 		return VERDICT_RETRY;
 	value = READ_ONCE(*slot);
@@ -181,11 +209,13 @@ static __always_inline enum verdict backend_draw(struct service *service, __u32 
 static __always_inline enum verdict
 backend_affine(struct service *service, const struct request *request, struct choice *choice)
 {
-	struct affinity_key key = { .client = request->client, .service = choice->service };
-	struct affinity *last = bpf_map_lookup_elem(&svc_affinity, &key);
+	struct affinity_key key = { .service = choice->service };
 	struct affinity next = { .last_seen_ns = bpf_ktime_get_ns() };
+	struct affinity *last;
 	enum verdict verdict;
 
+	request_client(request, &key.client);
+	last = bpf_map_lookup_elem(&svc_affinity, &key);
 	if (last &&
 	    next.last_seen_ns - last->last_seen_ns < service->affinity_seconds * NANOSECONDS) {
 		__u64 reference = READ_ONCE(last->reference);
@@ -198,7 +228,7 @@ backend_affine(struct service *service, const struct request *request, struct ch
 			return VERDICT_FORWARD;
 		}
 	}
-	verdict = backend_draw(service, request->hash, choice);
+	verdict = backend_draw(service, request, choice);
 	if (verdict == VERDICT_FORWARD) {
 		next.reference = choice->reference;
 		bpf_map_update_elem(&svc_affinity, &key, &next, BPF_ANY);
@@ -206,17 +236,20 @@ backend_affine(struct service *service, const struct request *request, struct ch
 	return verdict;
 }
 
-/* A new connection's backend, once frontend_lookup() has found the service. */
+/* The backend for a request, once frontend_lookup() has found the service. */
 static __always_inline enum verdict backend_select(const struct request *request,
 						   struct choice *choice)
 {
-	struct service *service = bpf_map_lookup_elem(&svc_services, &choice->service);
+	struct service *service;
 	enum verdict verdict;
 
+	if (request->keep && choice_keep(choice, request->keep))
+		return VERDICT_FORWARD;
+	service = bpf_map_lookup_elem(&svc_services, &choice->service);
 	if (!service)
 		return VERDICT_RETRY;
 	verdict = service->affinity_seconds ? backend_affine(service, request, choice) :
-					      backend_draw(service, request->hash, choice);
+					      backend_draw(service, request, choice);
 	if (verdict == VERDICT_REFUSE)
 		__sync_fetch_and_add(&service->refused, 1);
 	else if (verdict == VERDICT_DROP)
@@ -224,18 +257,25 @@ static __always_inline enum verdict backend_select(const struct request *request
 	return verdict;
 }
 
-/* The whole way, from address to backend, again from the start while entries change under it. */
+/*
+ * The whole way, from address to backend, again from the start while entries change under it. The
+ * caller has asked filter_matches() first.
+ */
 static __always_inline enum verdict balance(const struct request *request, struct choice *choice)
 {
-	for (int attempt = 0; attempt < BALANCE_ATTEMPTS; attempt++) {
-		enum verdict verdict = frontend_lookup(request, choice);
+	enum verdict verdict = VERDICT_NONE;
 
+	for (int attempt = 0; attempt < BALANCE_ATTEMPTS; attempt++) {
+		verdict = frontend_lookup(request, choice);
 		if (verdict == VERDICT_FORWARD)
 			verdict = backend_select(request, choice);
-		if (verdict != VERDICT_RETRY)
+		if (verdict != VERDICT_RETRY && verdict != VERDICT_MISSED)
 			return verdict;
-		reason_count(REASON_RETRIED);
+		if (verdict == VERDICT_RETRY)
+			reason_count(REASON_RETRIED);
 	}
+	if (verdict == VERDICT_MISSED)
+		return VERDICT_NONE;
 	reason_count(REASON_INCONSISTENT);
 	return VERDICT_DROP;
 }

@@ -20,7 +20,8 @@ enum limit {
 	TABLE_ACTION_SHIFT = 56,
 	SLOT_BACKEND_BITS = 22, /* a slot: backend id | (generation & 0x3ff) << 22 */
 	SLOT_GENERATION_BITS = 10,
-	SOCKET_RECORDS = 8,	   /* destinations of one socket in svc_sockets */
+	FILTER_BITS = 20,	   /* svc_filter has one bit for each value of so many bits */
+	SOCKET_RECORDS = 2,	   /* destinations of one socket in svc_sockets */
 	SOCKET_RECORDS_MORE = 256, /* further ones, in svc_sockets_more */
 	NAME_BYTES = 64,	   /* a Kubernetes label is at most 63 bytes long */
 };
@@ -84,12 +85,17 @@ struct frontend_key {
 
 /*
  * A hash element can be recycled for another key under a reader (no RCU grace period), so the
- * value names its key: check is frontend_check() of it, compared after reading.
+ * value names its key: check is part of frontend_hash() of it, compared after reading.
  */
 struct frontend {
 	__u32 service;
 	enum frontend_kind kind;
-	__u8 check[3]; /* bits 8..31 of frontend_check(), low byte first */
+	__u8 check[3]; /* bits 8..31 of frontend_hash(), low byte first */
+};
+
+/* svc_filter: the bit of every frontend's hash is set. Most connects end here: not a Service. */
+struct filter_word {
+	__u64 bits;
 };
 
 /*
@@ -125,6 +131,7 @@ struct backend {
 	__u32 service;
 	__u32 reserved;
 	__u64 connections;
+	__u64 reserved_2[3]; /* one cache line a row */
 };
 
 /* svc_affinity: the endpoint a client got last (semantics §11). */
@@ -195,6 +202,14 @@ struct {
 	__type(key, struct frontend_key);
 	__type(value, struct frontend);
 } svc_frontends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, (1 << FILTER_BITS) / 64);
+	__type(key, __u32);
+	__type(value, struct filter_word);
+} svc_filter SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -55,10 +55,15 @@ static __always_inline void peer_set(struct bpf_sock_addr *ctx, bool ipv6,
 	ctx->user_ip6[3] = address->word[3];
 }
 
-/* The client of ClientIP affinity: all of one network namespace are one client. */
-static __always_inline void client_get(struct bpf_sock_addr *ctx, struct address *client)
+static __always_inline __u32 request_hash(const struct request *request)
 {
-	__u64 cookie = bpf_get_netns_cookie(ctx);
+	return bpf_get_prandom_u32();
+}
+
+/* All sockets of one network namespace are one client. */
+static __always_inline void request_client(const struct request *request, struct address *client)
+{
+	__u64 cookie = bpf_get_netns_cookie(request->context);
 
 	client->word[0] = cookie;
 	client->word[1] = cookie >> 32;
@@ -79,15 +84,6 @@ static __always_inline int answer_empty(enum verdict verdict)
 	return 0;
 }
 
-/* Where a UDP socket sent to this frontend before, if that endpoint is still listed. */
-static __always_inline bool endpoint_recall(struct bpf_sock_addr *ctx,
-					    const struct request *request, struct choice *choice)
-{
-	__u64 reference = socket_recall(ctx->sk, &request->key);
-
-	return reference && choice_keep(choice, reference);
-}
-
 /*
  * One connect or send: Service address in, endpoint address out. A UDP socket stays with the
  * endpoint it got; a TCP connection is one choice. 1 lets the call go on, 0 fails it.
@@ -95,7 +91,7 @@ static __always_inline bool endpoint_recall(struct bpf_sock_addr *ctx,
 static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6)
 {
 	bool udp = ctx->protocol == IPPROTO_UDP;
-	struct request request = { .inside = true };
+	struct request request = { .inside = true, .context = ctx };
 	struct choice choice;
 	enum verdict verdict;
 
@@ -104,20 +100,18 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6)
 	peer_get(ctx, ipv6, &request.key.address);
 	request.key.port = ctx->user_port;
 	request.key.protocol = ctx->protocol;
-	verdict = frontend_lookup(&request, &choice);
+	request.key_hash = frontend_hash(&request.key);
+	if (!filter_matches(request.key_hash))
+		return 1;
+	if (udp)
+		request.keep = socket_recall(ctx->sk, &request.key);
+	verdict = balance(&request, &choice);
 	if (verdict == VERDICT_NONE)
 		return 1;
-	if (!udp || verdict != VERDICT_FORWARD || !endpoint_recall(ctx, &request, &choice)) {
-		request.hash = bpf_get_prandom_u32();
-		client_get(ctx, &request.client);
-		verdict = balance(&request, &choice);
-		if (verdict == VERDICT_NONE)
-			return 1;
-		if (verdict != VERDICT_FORWARD)
-			return answer_empty(verdict);
-		if (udp || remember_tcp)
-			socket_remember(ctx->sk, &request.key, &choice);
-	}
+	if (verdict != VERDICT_FORWARD)
+		return answer_empty(verdict);
+	if (udp ? choice.reference != request.keep : remember_tcp)
+		socket_remember(ctx->sk, &request.key, &choice);
 	peer_set(ctx, ipv6, &choice.address, choice.port);
 	return 1;
 }

@@ -6,6 +6,7 @@ import { backendState } from "../../bindings/layout.ts";
 import type { ServiceRow } from "../model/rows.ts";
 import type { Extent } from "./extents.ts";
 import { Extents } from "./extents.ts";
+import { Filter } from "./filter.ts";
 import { extentsOf, type Held } from "./held.ts";
 import { Ids } from "./ids.ts";
 import type { Maps } from "./maps.ts";
@@ -49,6 +50,11 @@ export class Dataplane {
       extents: new Extents(maps.slotCapacity),
     };
     this.#frontends = new Table(maps.storage.frontends);
+    const filter = new Filter(maps.storage.filter, this.#frontends.actual.keys());
+    this.#frontends.observer = {
+      adding: (key) => filter.add(key),
+      removed: (key) => filter.remove(key),
+    };
     this.#names = new Table(maps.storage.names);
     const restored = restore({
       maps,

@@ -163,6 +163,7 @@ export function kernelStorage(maps: OpenMaps, meta: Meta): Storage {
     services: maps.svc_services.mmap(),
     backends: maps.svc_backends.mmap(),
     slots: maps.svc_slots.mmap(),
+    filter: maps.svc_filter.mmap(),
     frontends: hashStore(maps.svc_frontends),
     names: hashStore(maps.svc_names),
     grace: waitForReaders,

@@ -27,6 +27,7 @@ export interface Storage {
   readonly services: Uint8Array;
   readonly backends: Uint8Array;
   readonly slots: Uint8Array;
+  readonly filter: Uint8Array;
   readonly frontends: HashStore;
   readonly names: HashStore;
   /** Waits until no program still uses what was read before the call. */
@@ -76,8 +77,8 @@ const LENGTH_MASK = (1n << BigInt(limit.TABLE_LENGTH_BITS)) - 1n;
 const LENGTH_SHIFT = BigInt(limit.TABLE_LENGTH_SHIFT);
 const ACTION_SHIFT = BigInt(limit.TABLE_ACTION_SHIFT);
 
-/** The 24 bits that tie a frontend's value to its key; frontend_check() in bpf/balance.h. */
-export function frontendCheck(key: Uint8Array): number {
+/** A hash of a frontend's key, for the filter and the check; frontend_hash() in bpf/balance.h. */
+export function frontendHash(key: Uint8Array): number {
   const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
   let hash =
     (Math.imul(view.getUint32(0, true), 0x9e3779b1) +
@@ -87,7 +88,13 @@ export function frontendCheck(key: Uint8Array): number {
       Math.imul(view.getUint32(16, true), 0x165667b1)) >>>
     0;
   hash ^= hash >>> 15;
-  return Math.imul(hash, 0x2c1b3c6d) >>> 8;
+  hash = Math.imul(hash, 0x2c1b3c6d);
+  return (hash ^ (hash >>> 12)) >>> 0;
+}
+
+/** The part of a frontend's hash that its value carries. */
+export function frontendCheck(key: Uint8Array): number {
+  return frontendHash(key) >>> 8;
 }
 
 /** The key of a frontend, as svc_frontends has it. */
