@@ -245,7 +245,7 @@ labTest("a socket that had an endpoint is refused once none is left", async (t) 
 labTest("one socket talks to hundreds of Services, each reply from the right one", async (t) => {
   const client = await stage.pod("client").helper();
   const fd = await open(client);
-  // 264 destinations are remembered for good; what is asked is answered before the next.
+  // More than are remembered; what is asked is answered before the next.
   for (let index = 0; index < MANY; index++) {
     const target = { address: manyAddress(index), port: 53 };
     const { identity, from } = await exchange(client, { fd, ...target });
