@@ -106,6 +106,6 @@ test("short bytes are padded with zeros and long ones are refused", (t) => {
 });
 
 test("maps have the sizes of their structs", (t) => {
-  t.is(maps.svc_frontends.keyBytes, frontendKey.bytes);
+  t.is(maps.svc_overflow.keyBytes, frontendKey.bytes);
   t.is(maps.svc_backends.valueBytes, backend.bytes);
 });

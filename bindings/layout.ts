@@ -99,26 +99,6 @@ export const backend = {
   },
 } as const;
 
-export interface FilterWord {
-  bits: bigint;
-}
-
-/** struct filter_word */
-export const filterWord = {
-  bytes: 8,
-  offset: {
-    bits: 0,
-  },
-  read(view: DataView, at: number): FilterWord {
-    return {
-      bits: view.getBigUint64(at, true),
-    };
-  },
-  write(view: DataView, at: number, value: FilterWord): void {
-    view.setBigUint64(at, value.bits, true);
-  },
-} as const;
-
 export interface Frontend {
   service: number;
   kind: number;
@@ -144,6 +124,33 @@ export const frontend = {
     view.setUint32(at, value.service, true);
     view.setUint8(at + 4, value.kind);
     writePadded(view, at + 5, { bytes: value.check, length: 3, field: "frontend.check" });
+  },
+} as const;
+
+export interface FrontendBucket {
+  overflow: number;
+}
+
+/** struct frontend_bucket */
+export const frontendBucket = {
+  bytes: 128,
+  offset: {
+    frontend: 0,
+    key: 32,
+    overflow: 112,
+  },
+  stride: {
+    frontend: 8,
+    key: 20,
+  },
+  read(view: DataView, at: number): FrontendBucket {
+    return {
+      overflow: view.getUint32(at + 112, true),
+    };
+  },
+  write(view: DataView, at: number, value: FrontendBucket): void {
+    view.setUint32(at + 112, value.overflow, true);
+    writeZeros(view, at + 116, 12);
   },
 } as const;
 
@@ -450,10 +457,11 @@ export const emptyAction = {
 
 /** enum frontend_kind */
 export const frontendKind = {
-  FRONTEND_CLUSTER_IP: 0,
-  FRONTEND_EXTERNAL_IP: 1,
-  FRONTEND_LOAD_BALANCER: 2,
-  FRONTEND_NODE_PORT: 3,
+  FRONTEND_NONE: 0,
+  FRONTEND_CLUSTER_IP: 1,
+  FRONTEND_EXTERNAL_IP: 2,
+  FRONTEND_LOAD_BALANCER: 3,
+  FRONTEND_NODE_PORT: 4,
 } as const;
 
 /** enum limit */
@@ -463,7 +471,8 @@ export const limit = {
   TABLE_ACTION_SHIFT: 56,
   SLOT_BACKEND_BITS: 22,
   SLOT_GENERATION_BITS: 10,
-  FILTER_BITS: 20,
+  FRONTEND_BUCKETS: 65536,
+  FRONTEND_PLACES: 4,
   SOCKET_RECORDS: 2,
   SOCKET_RECORDS_MORE: 256,
   NAME_BYTES: 64,
@@ -510,19 +519,12 @@ export const maps = {
     maxEntries: 262144,
     flags: 1024,
   },
-  svc_filter: {
+  svc_frontends: {
     type: 2,
     keyBytes: 4,
-    valueBytes: 8,
-    maxEntries: 16384,
+    valueBytes: 128,
+    maxEntries: 65536,
     flags: 1024,
-  },
-  svc_frontends: {
-    type: 1,
-    keyBytes: 20,
-    valueBytes: 8,
-    maxEntries: 131072,
-    flags: 1,
   },
   svc_meta: {
     type: 2,
@@ -536,6 +538,13 @@ export const maps = {
     keyBytes: 4,
     valueBytes: 200,
     maxEntries: 65536,
+    flags: 1,
+  },
+  svc_overflow: {
+    type: 1,
+    keyBytes: 20,
+    valueBytes: 8,
+    maxEntries: 131072,
     flags: 1,
   },
   svc_reasons: {
@@ -576,4 +585,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0xf4330b548a6a1df8n;
+export const layoutHash = 0x5a6b688e91cf7596n;

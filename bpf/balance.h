@@ -20,17 +20,14 @@ enum verdict {
 	VERDICT_FORWARD,
 	VERDICT_REFUSE,
 	VERDICT_DROP,
-	/* An entry changed under the reader, who starts again; never returned by balance(). */
-	VERDICT_RETRY,
-	VERDICT_MISSED, /* likewise, but if it stays so there is no such frontend */
+	VERDICT_RETRY, /* an entry changed under the reader; never returned by balance() */
 };
 
 /* What a hook asks, and what it knows of the asker. */
 struct request {
 	struct frontend_key key;
-	__u32 key_hash; /* frontend_hash() of the key */
-	bool inside;	/* from a pod or from the node */
-	__u64 keep; /* reference to the endpoint that this asker had before and stays with, or 0 */
+	bool inside; /* from a pod or from the node */
+	__u64 keep;  /* reference to the endpoint that this asker had before and stays with, or 0 */
 	void *context; /* for the two questions below */
 };
 
@@ -57,7 +54,7 @@ static __always_inline void reason_count(enum reason reason)
 		(*counter)++;
 }
 
-/* A hash of a frontend's key, for svc_filter and for the value's check. The agent has the same. */
+/* A hash of a frontend's key, for the bucket and for the value's check. The agent has the same. */
 static __always_inline __u32 frontend_hash(const struct frontend_key *key)
 {
 	const __u32 *word = (const __u32 *)key;
@@ -69,19 +66,16 @@ static __always_inline __u32 frontend_hash(const struct frontend_key *key)
 	return hash ^ hash >> 12;
 }
 
-/* False: this is certainly no frontend. Costs no call. */
-static __always_inline bool filter_matches(__u32 key_hash)
-{
-	__u32 bit = key_hash & ((1U << FILTER_BITS) - 1), index = bit / 64;
-	const struct filter_word *word = bpf_map_lookup_elem(&svc_filter, &index);
-
-	return word && READ_ONCE(word->bits) >> (bit % 64) & 1;
-}
-
 static __always_inline bool address_equal(const struct address *a, const struct address *b)
 {
 	return a->word[3] == b->word[3] && a->word[2] == b->word[2] && a->word[1] == b->word[1] &&
 	       a->word[0] == b->word[0];
+}
+
+static __always_inline bool key_equal(const struct frontend_key *a, const struct frontend_key *b)
+{
+	return address_equal(&a->address, &b->address) && a->port == b->port &&
+	       a->protocol == b->protocol;
 }
 
 /* Counts the agent's writes; odd while it writes. */
@@ -94,30 +88,59 @@ static __always_inline __u64 sequence_read(void)
 }
 
 /*
- * The service and table of an address. VERDICT_FORWARD means found. The value is one u64, read at
- * once: {service, kind, check}. An element that is being replaced can be missed, since the kernel
- * inserts the new one ahead and then unlinks the old one: a miss counts if nothing was written.
+ * The frontend's u64 in svc_overflow, 0 if there is none. The kernel can recycle an element for
+ * another key under a reader: the check tells. It replaces one by inserting the new one ahead and
+ * unlinking the old one: a reader between the two finds neither, and looks again if it was so.
  */
-static __always_inline enum verdict frontend_lookup(const struct request *request,
-						    struct choice *choice)
+static __noinline __u64 overflow_lookup(const struct frontend_key *key, __u32 hash)
 {
-	__u64 sequence = sequence_read();
-	const __u64 *value = bpf_map_lookup_elem(&svc_frontends, &request->key);
-	__u64 word;
-	__u8 kind;
+#pragma nounroll
+	for (int attempt = 0; attempt < BALANCE_ATTEMPTS; attempt++) {
+		__u64 sequence = sequence_read();
+		const __u64 *value = bpf_map_lookup_elem(&svc_overflow, key);
+		__u64 word = value ? READ_ONCE(*value) : 0;
 
-	if (!value)
-		return sequence & 1 || sequence_read() != sequence ? VERDICT_MISSED : VERDICT_NONE;
-	word = READ_ONCE(*value);
-	if (word >> 40 != request->key_hash >> 8)
-		return VERDICT_RETRY;
-	kind = word >> 32;
-	choice->service = word;
-	if (kind == FRONTEND_CLUSTER_IP)
+		if (word >> 40 == hash >> 8)
+			return word;
+		if (!value && !(sequence & 1) && sequence == sequence_read())
+			return 0;
+	}
+	return 0;
+}
+
+/* The u64 of a struct frontend, 0 if there is none: one bucket and no call for almost all. */
+static __always_inline __u64 frontend_find(const struct frontend_key *key)
+{
+	__u32 hash = frontend_hash(key), index = hash % FRONTEND_BUCKETS;
+	const struct frontend_bucket *bucket = bpf_map_lookup_elem(&svc_frontends, &index);
+
+	if (!bucket)
+		return 0;
+#pragma unroll
+	for (int place = 0; place < FRONTEND_PLACES; place++) {
+		__u64 word = READ_ONCE(*(const __u64 *)&bucket->frontend[place]);
+
+		if (word && word >> 40 == hash >> 8 && key_equal(&bucket->key[place], key))
+			return word;
+	}
+	return READ_ONCE(bucket->overflow) ? overflow_lookup(key, hash) : 0;
+}
+
+/* The same, apart from the hot path: for readers that were overtaken by a change. */
+static __noinline __u64 frontend_find_again(const struct frontend_key *key)
+{
+	return frontend_find(key);
+}
+
+/* The service and the table that a frontend's u64 leads this request to. */
+static __always_inline void frontend_follow(__u64 frontend, const struct request *request,
+					    struct choice *choice)
+{
+	choice->service = frontend;
+	if ((__u8)(frontend >> 32) == FRONTEND_CLUSTER_IP)
 		choice->table = TABLE_INTERNAL;
 	else
 		choice->table = request->inside ? TABLE_INSIDE : TABLE_OUTSIDE;
-	return VERDICT_FORWARD;
 }
 
 /*
@@ -236,7 +259,7 @@ backend_affine(struct service *service, const struct request *request, struct ch
 	return verdict;
 }
 
-/* The backend for a request, once frontend_lookup() has found the service. */
+/* The backend for a request, once frontend_follow() has set service and table. */
 static __always_inline enum verdict backend_select(const struct request *request,
 						   struct choice *choice)
 {
@@ -258,24 +281,25 @@ static __always_inline enum verdict backend_select(const struct request *request
 }
 
 /*
- * The whole way, from address to backend, again from the start while entries change under it. The
- * caller has asked filter_matches() first.
+ * From a frontend, found by the caller with frontend_find(), to a backend; again from the start
+ * while entries change under the reader.
  */
-static __always_inline enum verdict balance(const struct request *request, struct choice *choice)
+static __always_inline enum verdict balance(const struct request *request, __u64 frontend,
+					    struct choice *choice)
 {
-	enum verdict verdict = VERDICT_NONE;
-
+#pragma nounroll
 	for (int attempt = 0; attempt < BALANCE_ATTEMPTS; attempt++) {
-		verdict = frontend_lookup(request, choice);
-		if (verdict == VERDICT_FORWARD)
-			verdict = backend_select(request, choice);
-		if (verdict != VERDICT_RETRY && verdict != VERDICT_MISSED)
+		enum verdict verdict;
+
+		if (!frontend)
+			return VERDICT_NONE;
+		frontend_follow(frontend, request, choice);
+		verdict = backend_select(request, choice);
+		if (verdict != VERDICT_RETRY)
 			return verdict;
-		if (verdict == VERDICT_RETRY)
-			reason_count(REASON_RETRIED);
+		reason_count(REASON_RETRIED);
+		frontend = frontend_find_again(&request->key);
 	}
-	if (verdict == VERDICT_MISSED)
-		return VERDICT_NONE;
 	reason_count(REASON_INCONSISTENT);
 	return VERDICT_DROP;
 }

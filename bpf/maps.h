@@ -20,18 +20,20 @@ enum limit {
 	TABLE_ACTION_SHIFT = 56,
 	SLOT_BACKEND_BITS = 22, /* a slot: backend id | (generation & 0x3ff) << 22 */
 	SLOT_GENERATION_BITS = 10,
-	FILTER_BITS = 20,	   /* svc_filter has one bit for each value of so many bits */
+	FRONTEND_BUCKETS = 65536,  /* elements of svc_frontends, a power of two */
+	FRONTEND_PLACES = 4,	   /* frontends in one of them */
 	SOCKET_RECORDS = 2,	   /* destinations of one socket in svc_sockets */
 	SOCKET_RECORDS_MORE = 256, /* further ones, in svc_sockets_more */
 	NAME_BYTES = 64,	   /* a Kubernetes label is at most 63 bytes long */
 };
 
-/* Which address of its Service a frontend is. Only the first is internal (semantics §3.1). */
+/* Which address of its Service a frontend is. Only a cluster IP is internal (semantics §3.1). */
 enum frontend_kind {
-	FRONTEND_CLUSTER_IP = 0,
-	FRONTEND_EXTERNAL_IP = 1,
-	FRONTEND_LOAD_BALANCER = 2,
-	FRONTEND_NODE_PORT = 3,
+	FRONTEND_NONE = 0,
+	FRONTEND_CLUSTER_IP = 1,
+	FRONTEND_EXTERNAL_IP = 2,
+	FRONTEND_LOAD_BALANCER = 3,
+	FRONTEND_NODE_PORT = 4,
 } __attribute__((packed));
 
 /* Which endpoints a packet may get (semantics §6): a service has one table for each. */
@@ -75,7 +77,7 @@ struct address {
 	__be32 word[4];
 };
 
-/* svc_frontends: what is captured. Value and check are one aligned u64, so they change as one. */
+/* What is captured: an address, port and protocol. */
 struct frontend_key {
 	struct address address;
 	__be16 port;
@@ -83,19 +85,23 @@ struct frontend_key {
 	__u8 reserved;
 };
 
-/*
- * A hash element can be recycled for another key under a reader (no RCU grace period), so the
- * value names its key: check is part of frontend_hash() of it, compared after reading.
- */
+/* Where it leads. One aligned u64, so it changes as one; 0 is no frontend. */
 struct frontend {
 	__u32 service;
 	enum frontend_kind kind;
-	__u8 check[3]; /* bits 8..31 of frontend_hash(), low byte first */
+	__u8 check[3]; /* bits 8..31 of the key's frontend_hash(), low byte first */
 };
 
-/* svc_filter: the bit of every frontend's hash is set. Most connects end here: not a Service. */
-struct filter_word {
-	__u64 bits;
+/*
+ * svc_frontends: a hash table in an array, which needs no call to look up and none to write. The
+ * key's hash gives the bucket. A place is free while its frontend is 0; the key is written before
+ * the frontend, which a reader reads first. Frontends that find no place are in svc_overflow.
+ */
+struct frontend_bucket {
+	struct frontend frontend[FRONTEND_PLACES];
+	struct frontend_key key[FRONTEND_PLACES];
+	__u32 overflow; /* frontends of this bucket in svc_overflow */
+	__u32 reserved[3];
 };
 
 /*
@@ -196,20 +202,20 @@ struct meta {
 };
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, FRONTEND_BUCKETS);
+	__type(key, __u32);
+	__type(value, struct frontend_bucket);
+} svc_frontends SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 131072);
 	__type(key, struct frontend_key);
 	__type(value, struct frontend);
-} svc_frontends SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, (1 << FILTER_BITS) / 64);
-	__type(key, __u32);
-	__type(value, struct filter_word);
-} svc_filter SEC(".maps");
+} svc_overflow SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -94,18 +94,19 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6)
 	struct request request = { .inside = true, .context = ctx };
 	struct choice choice;
 	enum verdict verdict;
+	__u64 frontend;
 
 	if (!udp && ctx->protocol != IPPROTO_TCP)
 		return 1;
 	peer_get(ctx, ipv6, &request.key.address);
 	request.key.port = ctx->user_port;
 	request.key.protocol = ctx->protocol;
-	request.key_hash = frontend_hash(&request.key);
-	if (!filter_matches(request.key_hash))
+	frontend = frontend_find(&request.key);
+	if (!frontend)
 		return 1;
 	if (udp)
 		request.keep = socket_recall(ctx->sk, &request.key);
-	verdict = balance(&request, &choice);
+	verdict = balance(&request, frontend, &choice);
 	if (verdict == VERDICT_NONE)
 		return 1;
 	if (verdict != VERDICT_FORWARD)

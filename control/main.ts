@@ -49,9 +49,13 @@ function runCommand(): Command {
     .option("--cgroup <folder>", "serve the processes below it (default: root of the v2 tree)")
     .addOption(pinsOption())
     .option("--remember-tcp", "getpeername() shows the Service for TCP too", false)
-    .option("--max-frontends <count>", "size of svc_frontends when it is created", count)
-    .option("--max-services <count>", "size of svc_services and svc_names, likewise", count)
-    .option("--max-backends <count>", "size of svc_backends, likewise", count)
+    .option(
+      "--max-frontends <count>",
+      "how many frontends fit, fixed when the maps are created",
+      count,
+    )
+    .option("--max-services <count>", "service ports, likewise; each family counts", count)
+    .option("--max-backends <count>", "endpoints of service ports, likewise", count)
     .option("--max-slots <count>", "slots of all selection tables together, likewise", count)
     .addOption(new Option("--log-level <level>").choices(LOG_LEVELS).default("info"))
     .addOption(new Option("--log-format <format>").choices(LOG_FORMATS).default("text"))

@@ -122,7 +122,7 @@ function serve(
 
 function capacities(options: RunOptions): Capacities {
   const wanted: Capacities = {};
-  if (options.maxFrontends !== undefined) wanted.svc_frontends = options.maxFrontends;
+  if (options.maxFrontends !== undefined) wanted.svc_overflow = options.maxFrontends;
   if (options.maxServices !== undefined) {
     wanted.svc_services = options.maxServices;
     wanted.svc_names = options.maxServices;

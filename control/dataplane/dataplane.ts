@@ -6,7 +6,6 @@ import { backendState } from "../../bindings/layout.ts";
 import type { ServiceRow } from "../model/rows.ts";
 import type { Extent } from "./extents.ts";
 import { Extents } from "./extents.ts";
-import { Filter } from "./filter.ts";
 import { extentsOf, type Held } from "./held.ts";
 import { Ids } from "./ids.ts";
 import type { Maps } from "./maps.ts";
@@ -50,11 +49,6 @@ export class Dataplane {
       extents: new Extents(maps.slotCapacity),
     };
     this.#frontends = new Table(maps.storage.frontends);
-    const filter = new Filter(maps.storage.filter, this.#frontends.actual.keys());
-    this.#frontends.observer = {
-      adding: (key) => filter.add(key),
-      removed: (key) => filter.remove(key),
-    };
     this.#names = new Table(maps.storage.names);
     const restored = restore({
       maps,
@@ -105,7 +99,10 @@ export class Dataplane {
     const plans = this.#plan(errors);
     const writes = plans.some((plan) => !isSettled(plan, this.#maps));
     const tables = this.#frontends.pendingCount + this.#names.pendingCount;
-    if (!writes && tables + this.#closing.length === 0) return errors;
+    if (!writes && tables + this.#closing.length === 0) {
+      this.#maps.storage.mark(false); // An agent before this one may have been killed in mid-write.
+      return errors;
+    }
     this.#maps.storage.mark(true);
     for (const plan of plans) this.#writeBackends(plan);
     for (const { slots } of plans)

@@ -4,6 +4,8 @@ import {
   backend,
   backendState,
   emptyAction,
+  frontend,
+  frontendKey,
   frontendKind,
   layoutHash,
   service,
@@ -13,8 +15,8 @@ import {
 } from "../../bindings/layout.ts";
 import { formatAddress } from "../model/address.ts";
 import type { BackendState, FrontendKind, ServiceType } from "../model/rows.ts";
+import { bucketEntries } from "./buckets.ts";
 import { checkLayout, Meta, type OpenMaps, openPinned } from "./kernel.ts";
-import { frontendCheck } from "./maps.ts";
 import type { Pins } from "./pins.ts";
 import { decodeText } from "./restore.ts";
 
@@ -98,12 +100,14 @@ export class DumpReader {
   readonly #meta: Meta;
   readonly #services: DataView;
   readonly #backends: DataView;
+  readonly #buckets: Uint8Array;
 
   private constructor(maps: OpenMaps, meta: Meta) {
     this.#maps = maps;
     this.#meta = meta;
     this.#services = viewOf(maps.svc_services.mmap({ readOnly: true }));
     this.#backends = viewOf(maps.svc_backends.mmap({ readOnly: true }));
+    this.#buckets = maps.svc_frontends.mmap({ readOnly: true });
   }
 
   /** Opens a folder's maps, or returns undefined if none are pinned. Throws LayoutError. */
@@ -176,18 +180,21 @@ export class DumpReader {
     };
   }
 
+  *#frontends(): Generator<{ keys: Uint8Array; values: Uint8Array; count: number }> {
+    yield* bucketEntries(this.#buckets);
+    yield* this.#maps.svc_overflow.entries();
+  }
+
   #readFrontends(services: Map<number, DumpedService>): void {
-    for (const { keys, values, count } of this.#maps.svc_frontends.entries()) {
+    for (const { keys, values, count } of this.#frontends()) {
       const [keyView, valueView] = [viewOf(keys), viewOf(values)];
-      const keyBytes = keys.length / count;
       for (let index = 0; index < count; index++) {
-        const id = valueView.getUint32(index * 8, true);
-        const key = keys.subarray(index * keyBytes, (index + 1) * keyBytes);
-        if (frontendCheck(key) !== valueView.getUint32(index * 8 + 4, true) >>> 8) continue;
-        services.get(id)?.frontends.push({
-          kind: KINDS.get(valueView.getUint8(index * 8 + 4)) ?? "clusterIP",
+        const key = keys.subarray(index * frontendKey.bytes, (index + 1) * frontendKey.bytes);
+        const value = frontend.read(valueView, index * frontend.bytes);
+        services.get(value.service)?.frontends.push({
+          kind: KINDS.get(value.kind) ?? "clusterIP",
           address: formatAddress(key.subarray(0, 16)),
-          port: keyView.getUint16(index * keyBytes + 16),
+          port: keyView.getUint16(index * frontendKey.bytes + frontendKey.offset.port),
         });
       }
     }

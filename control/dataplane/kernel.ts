@@ -4,6 +4,7 @@ import { layoutHash, maps as layouts, meta } from "../../bindings/layout.ts";
 import { BpfMap } from "../../bindings/map.ts";
 import { BpfObject } from "../../bindings/object.ts";
 import { membarrier } from "../../bindings/system.ts";
+import { BucketStore } from "./buckets.ts";
 import type { HashStore, Storage } from "./maps.ts";
 import { objectPath } from "./objects.ts";
 import { MAP_NAMES, type Pins } from "./pins.ts";
@@ -59,10 +60,11 @@ export class Meta {
     return this.#read(meta.offset.sequence);
   }
 
+  /** Says that a change begins (odd) or has ended (even); to say so twice changes nothing. */
   mark(writing: boolean): void {
     const { sequence } = this;
-    const isOdd = (sequence & 1n) === 1n;
-    this.#write(meta.offset.sequence, sequence + (writing === isOdd ? 2n : 1n));
+    const isWriting = (sequence & 1n) === 1n;
+    if (isWriting !== writing) this.#write(meta.offset.sequence, sequence + 1n);
   }
 
   get node(): string {
@@ -163,8 +165,7 @@ export function kernelStorage(maps: OpenMaps, meta: Meta): Storage {
     services: maps.svc_services.mmap(),
     backends: maps.svc_backends.mmap(),
     slots: maps.svc_slots.mmap(),
-    filter: maps.svc_filter.mmap(),
-    frontends: hashStore(maps.svc_frontends),
+    frontends: new BucketStore(maps.svc_frontends.mmap(), hashStore(maps.svc_overflow)),
     names: hashStore(maps.svc_names),
     grace: waitForReaders,
     mark: (writing) => meta.mark(writing),

@@ -27,7 +27,6 @@ export interface Storage {
   readonly services: Uint8Array;
   readonly backends: Uint8Array;
   readonly slots: Uint8Array;
-  readonly filter: Uint8Array;
   readonly frontends: HashStore;
   readonly names: HashStore;
   /** Waits until no program still uses what was read before the call. */
@@ -77,7 +76,7 @@ const LENGTH_MASK = (1n << BigInt(limit.TABLE_LENGTH_BITS)) - 1n;
 const LENGTH_SHIFT = BigInt(limit.TABLE_LENGTH_SHIFT);
 const ACTION_SHIFT = BigInt(limit.TABLE_ACTION_SHIFT);
 
-/** A hash of a frontend's key, for the filter and the check; frontend_hash() in bpf/balance.h. */
+/** A hash of a frontend's key, for its bucket and its check; frontend_hash() in bpf/balance.h. */
 export function frontendHash(key: Uint8Array): number {
   const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
   let hash =

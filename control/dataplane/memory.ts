@@ -4,7 +4,6 @@ import {
   backend,
   frontend,
   frontendKey,
-  limit,
   service,
   serviceName,
   slotPair,
@@ -12,7 +11,6 @@ import {
 import { formatAddress } from "../model/address.ts";
 import {
   frontendCheck,
-  frontendHash,
   type HashStore,
   Maps,
   type Storage,
@@ -85,7 +83,6 @@ export function memoryStorage(sizes: MemorySizes = {}): MemoryStorage {
     services: new Uint8Array(services * service.bytes),
     backends: new Uint8Array(backends * backend.bytes),
     slots: new Uint8Array(Math.ceil(slots / 2) * slotPair.bytes),
-    filter: new Uint8Array(2 ** limit.FILTER_BITS / 8),
     frontends: new MemoryHash({
       keyBytes: frontendKey.bytes,
       valueBytes: frontend.bytes,
@@ -112,9 +109,6 @@ export function readAll(storage: MemoryStorage): Found {
     const keyView = new DataView(key.buffer);
     const value = new DataView(textToBytes(valueText).buffer);
     const name = `${formatAddress(key.subarray(0, 16))}|${keyView.getUint16(16)}|${key[18]}`;
-    const bit = frontendHash(key) % 2 ** limit.FILTER_BITS;
-    if (!(storage.filter[bit >>> 3]! & (1 << (bit & 7))))
-      throw new Error(`Frontend ${name} is hidden by the filter`);
     if (frontendCheck(key) !== value.getUint32(4, true) >>> 8)
       throw new Error(`Frontend ${name} has a value that is not its own`);
     const id = value.getUint32(0, true);

@@ -17,12 +17,6 @@ export function textToBytes(text: string): Uint8Array {
   return bytes;
 }
 
-/** Who is told before an entry appears in the kernel, and after it is gone. */
-export interface TableObserver {
-  adding(key: string): void;
-  removed(key: string): void;
-}
-
 /** A write that the kernel refused. The entry stays pending. */
 export interface TableError {
   key: string;
@@ -35,7 +29,6 @@ export class Table {
   /** Where desired differs from actual: the value, or undefined to remove the key. */
   readonly #pending = new Map<string, string | undefined>();
   #desiredSize: number;
-  observer: TableObserver | undefined;
 
   /** Reads the map whole, once. */
   constructor(store: HashStore) {
@@ -106,10 +99,7 @@ export class Table {
       const batch = removals.slice(from, from + BATCH);
       try {
         this.#store.deleteBatch(textToBytes(batch.join("")));
-        for (const key of batch) {
-          this.#done(key, undefined);
-          this.observer?.removed(key);
-        }
+        for (const key of batch) this.#done(key, undefined);
       } catch (error) {
         for (const key of batch) errors.push({ key, error: asError(error) });
       }
@@ -121,7 +111,6 @@ export class Table {
   #writeBatch(entries: [string, string][], errors: TableError[]): void {
     for (let from = 0; from < entries.length; ) {
       const rest = from === 0 ? entries : entries.slice(from);
-      for (const [key] of rest) this.observer?.adding(key);
       try {
         this.#store.setBatch(
           textToBytes(rest.map(([key]) => key).join("")),
