@@ -68,6 +68,7 @@ function dumpCommand(): Command {
     .argument("[name]", "only the Service of this name, or namespace/name")
     .option("-n, --namespace <namespace>", "only Services of this namespace")
     .addOption(outputOption())
+    .option("-w, --watch", "print again whenever something changed", false)
     .addOption(pinsOption())
     .action(async (name: string | undefined, options) => {
       const { dump } = await import("./command/dump.ts");

@@ -6,12 +6,20 @@ import { ExitCode, UserError } from "../exit.ts";
 import { type Format, formatData } from "../print.ts";
 import { formatServices } from "./view.ts";
 
+/** How often a watched dump looks again. */
+const WATCH_MS = 1000;
+const CLEAR_SCREEN = "\u001b[H\u001b[2J";
+
 export interface DumpOptions extends DumpFilter {
   pins: string;
   output: Format;
+  watch: boolean;
 }
 
-/** Reads the pinned maps and prints them. Throws UserError if nothing is pinned. */
+/**
+ * Reads the pinned maps and prints them; with `watch` again whenever something changed, until the
+ * process is ended. Throws UserError if nothing is pinned.
+ */
 export async function dump(options: DumpOptions): Promise<void> {
   const pins = new Pins(options.pins);
   const reader = DumpReader.open(pins);
@@ -21,7 +29,23 @@ export async function dump(options: DumpOptions): Promise<void> {
         "folder with --pins",
       ExitCode.notRunning,
     );
-  process.stdout.write(formatDump(await reader.read(options), options.output));
+  let printed = "";
+  for (;;) {
+    const text = formatDump(await reader.read(options), options.output);
+    if (text !== printed) process.stdout.write(separator(options, printed !== "") + text);
+    printed = text;
+    if (!options.watch) return;
+    await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
+    if (!pins.exists())
+      throw new UserError(`The pins in "${pins.folder}" were removed`, ExitCode.notRunning);
+  }
+}
+
+/** What parts one printed state from the next: a cleared terminal, a blank line, or "---". */
+function separator({ watch, output }: DumpOptions, isLater: boolean): string {
+  if (watch && process.stdout.isTTY && output !== "json" && output !== "yaml") return CLEAR_SCREEN;
+  if (!isLater || output === "json") return "";
+  return output === "yaml" ? "---\n" : "\n";
 }
 
 /** A dump as text in one of the formats. The JSON form is documented in docs/operating.md. */
