@@ -13,6 +13,8 @@ import { objectName, type Problem } from "./objects.ts";
 const MAX_PROBLEMS = 16;
 const SHOWN_LENGTH = 60;
 const MAX_PORT = 65535;
+/** Two names of Kubernetes, which have at most 63 characters each, fit. */
+const MAX_NAME = 140;
 
 export type FieldMap = Readonly<Record<string, unknown>>;
 
@@ -23,6 +25,14 @@ export function showValue(value: unknown): string {
   if (typeof value !== "string") return String(value).slice(0, SHOWN_LENGTH);
   if (value.length <= SHOWN_LENGTH) return JSON.stringify(value);
   return `${JSON.stringify(value.slice(0, SHOWN_LENGTH))}… (${value.length} characters)`;
+}
+
+/** An object as a message names it: Service "a/b"; the name is cut if it is absurdly long. */
+export function showObject(identity: { kind: string; namespace: string; name: string }): string {
+  if (identity.kind === "" && identity.name === "") return "A document";
+  const name = objectName(identity);
+  const shown = name.length <= MAX_NAME ? name : `${name.slice(0, MAX_NAME)}…`;
+  return `${identity.kind} ${JSON.stringify(shown)}`;
 }
 
 /** True for absent values: Kubernetes reads null as absent. */
@@ -69,7 +79,7 @@ export class Fields {
       return;
     }
     const { kind, namespace, name } = this.#subject;
-    const subject = `${kind} ${JSON.stringify(objectName(this.#subject))}`;
+    const subject = showObject(this.#subject);
     this.problems.push({ kind, namespace, name, field, message: `${subject}: ${field} ${rest}` });
   }
 

@@ -1,6 +1,7 @@
 // Which file's version of an object counts, and what changes when a file does. Pure; knows nothing
 // of how files are read or watched.
-import { type KubernetesObject, objectName } from "../model/objects.ts";
+import { showObject } from "../model/fields.ts";
+import type { KubernetesObject } from "../model/objects.ts";
 import { sameData } from "../model/same.ts";
 import type { Manifest } from "./manifest.ts";
 import type { StandingProblems } from "./problems.ts";
@@ -89,7 +90,7 @@ function describeRepeated(
   { path, first }: { path: string; first: string },
 ): SourceProblem {
   const { kind, namespace, name } = object;
-  const subject = `${kind} ${JSON.stringify(objectName(object))}`;
+  const subject = showObject(object);
   const message = `${subject} is in "${first}" too, and that one is used; remove it from one file`;
   return { kind, namespace, name, field: "", message, file: path, line: 0, column: 0 };
 }

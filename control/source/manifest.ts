@@ -1,7 +1,8 @@
 // From the text of one manifest file to the objects in it, with line and column of whatever cannot
 // be read. Pure; knows nothing of files changing, nor of the same object in another file.
 import { type Document, LineCounter, parseAllDocuments } from "yaml";
-import { type KubernetesObject, objectKey, objectName } from "../model/objects.ts";
+import { showObject } from "../model/fields.ts";
+import { type KubernetesObject, objectKey } from "../model/objects.ts";
 import { identify, readObject } from "../model/read.ts";
 import { findDuplicateKey, findOffset, type JsonPath, linePosition } from "./json.ts";
 import type { SourceProblem } from "./source.ts";
@@ -93,9 +94,7 @@ class Collector {
   addBroken(message: string, { value, at }: { value: unknown; at: ReturnType<Locate> }): void {
     const identity = identify(value);
     const known = identity.kind !== "" && identity.name !== "";
-    const subject = known
-      ? `${identity.kind} ${JSON.stringify(objectName(identity))}`
-      : "A document";
+    const subject = known ? showObject(identity) : "A document";
     const fix = "correct it, until then its last good version is used";
     const text = `${subject} cannot be read: ${message}; ${fix}`;
     this.manifest.problems.push({ ...identity, field: "", message: text, file: this.#file, ...at });
@@ -122,7 +121,7 @@ class Collector {
       return;
     }
     const { kind, namespace, name } = object;
-    const subject = `${kind} ${JSON.stringify(objectName(object))}`;
+    const subject = showObject(object);
     const message = `${subject} is in this file twice; the first is used, remove the other`;
     const problem = { kind, namespace, name, field: "", message };
     this.manifest.problems.push({ ...problem, file: this.#file, ...at });
