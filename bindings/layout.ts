@@ -382,6 +382,7 @@ export interface SocketRecords {
   count: number;
   clock: number;
   found: number;
+  left: number;
 }
 
 /** struct socket_records */
@@ -391,6 +392,7 @@ export const socketRecords = {
     count: 4,
     clock: 8,
     found: 12,
+    left: 14,
     record: 16,
   },
   stride: {
@@ -400,13 +402,15 @@ export const socketRecords = {
     return {
       count: view.getUint32(at + 4, true),
       clock: view.getUint32(at + 8, true),
-      found: view.getUint32(at + 12, true),
+      found: view.getUint16(at + 12, true),
+      left: view.getUint16(at + 14, true),
     };
   },
   write(view: DataView, at: number, value: SocketRecords): void {
     view.setUint32(at + 4, value.count, true);
     view.setUint32(at + 8, value.clock, true);
-    view.setUint32(at + 12, value.found, true);
+    view.setUint16(at + 12, value.found, true);
+    view.setUint16(at + 14, value.left, true);
   },
 } as const;
 
@@ -414,6 +418,7 @@ export interface SocketRecordsMore {
   count: number;
   next: number;
   found: number;
+  left: number;
 }
 
 /** struct socket_records_more */
@@ -423,6 +428,7 @@ export const socketRecordsMore = {
     count: 4,
     next: 8,
     found: 12,
+    left: 14,
     record: 16,
   },
   stride: {
@@ -432,13 +438,15 @@ export const socketRecordsMore = {
     return {
       count: view.getUint32(at + 4, true),
       next: view.getUint32(at + 8, true),
-      found: view.getUint32(at + 12, true),
+      found: view.getUint16(at + 12, true),
+      left: view.getUint16(at + 14, true),
     };
   },
   write(view: DataView, at: number, value: SocketRecordsMore): void {
     view.setUint32(at + 4, value.count, true);
     view.setUint32(at + 8, value.next, true);
-    view.setUint32(at + 12, value.found, true);
+    view.setUint16(at + 12, value.found, true);
+    view.setUint16(at + 14, value.left, true);
   },
 } as const;
 
@@ -585,4 +593,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x5a6b688e91cf7596n;
+export const layoutHash = 0x35d375d63a5ee9b2n;

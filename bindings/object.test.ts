@@ -112,6 +112,23 @@ test("a loaded object's map outlives it by a descriptor of its own", (t) => {
   map.close();
 });
 
+test("a program is run on a frame as often as wanted", (t) => {
+  if (!hasRoot(t)) return;
+  const object = BpfObject.open(testdata("frame"));
+  t.teardown(() => object.close());
+  object.load();
+  const program = object.program("measure");
+  t.is(program.testRun({ data: new Uint8Array(60) }), 60);
+  t.is(program.testRun({ data: new Uint8Array(100), repeat: 5 }), 100);
+  const map = object.map("svc_runs").toMap();
+  t.is(new DataView(map.get(new Uint8Array(4))!.buffer).getBigUint64(0, true), 6n);
+  map.close();
+  t.throws(() => program.testRun({ data: new Uint8Array(13) }), {
+    instanceOf: BpfError,
+    message: /^Cannot run measure: EINVAL/,
+  });
+});
+
 test("an object takes over a map that exists, unless its shape differs", (t) => {
   if (!hasRoot(t)) return;
   const object = BpfObject.open(testdata("connect"));

@@ -170,7 +170,8 @@ struct socket_records {
 	struct bpf_spin_lock lock;
 	__u32 count; /* records in use, from the first on */
 	__u32 clock; /* advances with every use */
-	__u32 found; /* scratch of whoever holds the lock */
+	__u16 found; /* scratch of whoever holds the lock, as is left */
+	__u16 left;
 	struct record record[SOCKET_RECORDS];
 };
 
@@ -178,7 +179,8 @@ struct socket_records_more {
 	struct bpf_spin_lock lock;
 	__u32 count;
 	__u32 next; /* the record to replace when all are in use */
-	__u32 found;
+	__u16 found;
+	__u16 left;
 	struct record record[SOCKET_RECORDS_MORE];
 };
 

@@ -85,10 +85,22 @@ static __always_inline int answer_empty(enum verdict verdict)
 }
 
 /*
+ * Whether a datagram goes where its socket is connected to. The kernel names that address to
+ * sendmsg4 for every datagram of an IPv6 socket with an IPv4-mapped peer.
+ */
+static __always_inline bool is_peer(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	return sk && sk->state == BPF_TCP_ESTABLISHED && sk->dst_ip4 == ctx->user_ip4 &&
+	       sk->dst_port == ctx->user_port;
+}
+
+/*
  * One connect or send: Service address in, endpoint address out. A UDP socket stays with the
  * endpoint it got; a TCP connection is one choice. 1 lets the call go on, 0 fails it.
  */
-static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6)
+static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool sending)
 {
 	bool udp = ctx->protocol == IPPROTO_UDP;
 	struct request request = { .inside = true, .context = ctx };
@@ -102,13 +114,16 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6)
 	request.key.port = ctx->user_port;
 	request.key.protocol = ctx->protocol;
 	frontend = frontend_find(&request.key);
-	if (!frontend)
+	if (!frontend) {
+		if (udp && !(sending && !ipv6 && is_peer(ctx)))
+			socket_direct(ctx->sk, &request.key);
 		return 1;
+	}
 	if (udp)
 		request.keep = socket_recall(ctx->sk, &request.key);
 	verdict = balance(&request, frontend, &choice);
 	if (verdict == VERDICT_NONE)
-		return 1;
+		return 1; /* the frontend has just gone */
 	if (verdict != VERDICT_FORWARD)
 		return answer_empty(verdict);
 	if (udp ? choice.reference != request.keep : remember_tcp)
@@ -121,7 +136,7 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6)
 static __always_inline int translate_back(struct bpf_sock_addr *ctx, bool ipv6)
 {
 	struct address sender;
-	struct reply reply;
+	struct reply reply = {};
 
 	peer_get(ctx, ipv6, &sender);
 	if (socket_reply(ctx->sk, &sender, ctx->user_port, &reply))
@@ -132,25 +147,25 @@ static __always_inline int translate_back(struct bpf_sock_addr *ctx, bool ipv6)
 SEC("cgroup/connect4")
 int svc_connect4(struct bpf_sock_addr *ctx)
 {
-	return translate(ctx, false);
+	return translate(ctx, false, false);
 }
 
 SEC("cgroup/connect6")
 int svc_connect6(struct bpf_sock_addr *ctx)
 {
-	return translate(ctx, true);
+	return translate(ctx, true, false);
 }
 
 SEC("cgroup/sendmsg4")
 int svc_sendmsg4(struct bpf_sock_addr *ctx)
 {
-	return translate(ctx, false);
+	return translate(ctx, false, true);
 }
 
 SEC("cgroup/sendmsg6")
 int svc_sendmsg6(struct bpf_sock_addr *ctx)
 {
-	return translate(ctx, true);
+	return translate(ctx, true, true);
 }
 
 SEC("cgroup/recvmsg4")

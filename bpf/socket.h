@@ -16,17 +16,20 @@ struct reply {
 	__be16 port;
 };
 
-static __always_inline bool record_is_frontend(const struct record *record,
-					       const struct frontend_key *key)
+/* 0 if the record is of this frontend. */
+static __always_inline __u32 frontend_difference(const struct record *record,
+						 const struct frontend_key *key)
 {
-	return record->frontend_port == key->port &&
-	       address_equal(&record->frontend_address, &key->address);
+	return address_difference(&record->frontend_address, &key->address) |
+	       (record->frontend_port ^ key->port);
 }
 
-static __always_inline bool record_is_backend(const struct record *record,
-					      const struct address *address, __be16 port)
+/* 0 if the record is of this endpoint. */
+static __always_inline __u32 backend_difference(const struct record *record,
+						const struct address *address, __be16 port)
 {
-	return record->backend_port == port && address_equal(&record->backend_address, address);
+	return address_difference(&record->backend_address, address) |
+	       (record->backend_port ^ port);
 }
 
 static __always_inline void record_set(struct record *record, const struct frontend_key *key,
@@ -50,56 +53,60 @@ static __always_inline __u64 records_recall(struct record *record, __u32 count, 
 	for (__u32 i = 0; i < max && i < count; i++) {
 		__u64 reference = READ_ONCE(record[i].reference);
 
-		if (reference && record_is_frontend(&record[i], key)) {
-			record[i].used = clock;
-			return reference;
-		}
+		if (frontend_difference(&record[i], key) | !reference)
+			continue;
+		record[i].used = clock;
+		return reference;
 	}
 	return 0;
 }
 
 /*
- * Under the lock: puts the index of a frontend's record into *found, count if there is none.
- * left chooses the record kept for late replies of an endpoint that was left. The index goes
- * through memory because the verifier would otherwise follow every one of its values.
+ * Under the lock: where a frontend's record is and where that of the endpoint it left is, *count
+ * for those that are not there. Both go through memory, and callers read *count anew: the
+ * verifier would otherwise follow every value that the loop leaves.
  */
-static __always_inline void records_find(const struct record *record, __u32 count, __u32 max,
-					 const struct frontend_key *key, bool left, __u32 *found)
+static __always_inline void records_find(const struct record *record, const __u32 *count, __u32 max,
+					 const struct frontend_key *key, __u16 *found, __u16 *left)
 {
-	*found = count;
-	for (__u32 i = 0; i < max && i < count; i++)
-		if (!record[i].reference == left && record_is_frontend(&record[i], key)) {
+	__u32 end = READ_ONCE(*count);
+
+	*found = end;
+	*left = end;
+	for (__u32 i = 0; i < max && i < end; i++) {
+		if (frontend_difference(&record[i], key))
+			continue;
+		if (record[i].reference)
 			*found = i;
-			break;
-		}
+		else
+			*left = i;
+	}
 }
 
 /*
  * Under the lock: the choice becomes the frontend's record; an endpoint that was left keeps one,
- * for replies. False if there is no room for a new frontend.
+ * for replies. A choice without a reference is for replies only. False if there is no room.
  */
-static __always_inline bool records_store(struct record *record, __u32 *count, __u32 *found,
-					  __u32 max, const struct frontend_key *key,
+static __always_inline bool records_store(struct record *record, __u32 *count, __u16 *found,
+					  __u16 *left, __u32 max, const struct frontend_key *key,
 					  const struct choice *choice, __u32 clock)
 {
-	__u32 used = *count, current, left;
+	__u32 current, old;
 
-	records_find(record, used, max, key, false, found);
-	current = READ_ONCE(*found);
+	records_find(record, count, max, key, found, left);
+	old = READ_ONCE(*left);
+	current = choice->reference ? READ_ONCE(*found) : old;
 	if (current >= max)
 		return false;
-	if (current < used && record[current].reference != choice->reference) {
-		records_find(record, used, max, key, true, found);
-		left = READ_ONCE(*found);
-		if (left < max) {
-			record[left] = record[current];
-			WRITE_ONCE(record[left].reference, 0);
-			*count = left < used ? used : used + 1;
-		}
+	if (current == READ_ONCE(*count)) {
+		*count = current + 1;
+	} else if (record[current].reference != choice->reference && old < max) {
+		record[old] = record[current];
+		WRITE_ONCE(record[old].reference, 0);
+		if (old == READ_ONCE(*count))
+			*count = old + 1;
 	}
 	record_set(&record[current], key, choice, clock);
-	if (current == used)
-		*count = used + 1;
 	return true;
 }
 
@@ -107,7 +114,7 @@ static __always_inline bool records_store(struct record *record, __u32 *count, _
  * Under the lock: the frontend that a reply's sender stands for, and when it was used; of several
  * the one used last.
  */
-static __always_inline bool records_reply(const struct record *record, __u32 count, __u32 *found,
+static __always_inline bool records_reply(const struct record *record, __u32 count, __u16 *found,
 					  __u32 max, const struct address *address, __be16 port,
 					  struct reply *reply)
 {
@@ -115,7 +122,7 @@ static __always_inline bool records_reply(const struct record *record, __u32 cou
 
 	*found = max;
 	for (__u32 i = 0; i < max && i < count; i++) {
-		if (!record_is_backend(&record[i], address, port))
+		if (backend_difference(&record[i], address, port))
 			continue;
 		best = READ_ONCE(*found);
 		if (best >= max || (__s32)(record[i].used - record[best].used) > 0)
@@ -162,8 +169,8 @@ static __noinline void socket_remember_more(struct bpf_sock *sk, const struct fr
 		return;
 	}
 	bpf_spin_lock(&more->lock);
-	stored = records_store(more->record, &more->count, &more->found, SOCKET_RECORDS_MORE, key,
-			       choice, clock);
+	stored = records_store(more->record, &more->count, &more->found, &more->left,
+			       SOCKET_RECORDS_MORE, key, choice, clock);
 	if (!stored)
 		record_set(&more->record[more->next++ % SOCKET_RECORDS_MORE], key, choice, clock);
 	bpf_spin_unlock(&more->lock);
@@ -186,8 +193,8 @@ static __noinline void socket_remember(struct bpf_sock *sk, const struct fronten
 	}
 	bpf_spin_lock(&few->lock);
 	clock = ++few->clock;
-	stored = records_store(few->record, &few->count, &few->found, SOCKET_RECORDS, key, choice,
-			       clock);
+	stored = records_store(few->record, &few->count, &few->found, &few->left, SOCKET_RECORDS,
+			       key, choice, clock);
 	bpf_spin_unlock(&few->lock);
 	if (!stored)
 		socket_remember_more(sk, key, choice, clock);
@@ -220,6 +227,21 @@ static __always_inline bool socket_reply(struct bpf_sock *sk, const struct addre
 	if (found_more && (!found || (__s32)(other.used - reply->used) > 0))
 		*reply = other;
 	return found || found_more;
+}
+
+/*
+ * The socket addresses an endpoint itself. If a Service has led it there before, replies from now
+ * on are the endpoint's own, until the Service is asked again.
+ */
+static __noinline void socket_direct(struct bpf_sock *sk, const struct frontend_key *key)
+{
+	struct choice choice = { .address = key->address, .port = key->port };
+	struct reply reply = {};
+
+	if (!socket_reply(sk, &key->address, key->port, &reply))
+		return;
+	if (address_difference(&reply.address, &key->address) | (reply.port ^ key->port))
+		socket_remember(sk, key, &choice);
 }
 
 #endif

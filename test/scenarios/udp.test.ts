@@ -214,6 +214,21 @@ labTest("a socket that connects anew shows its new peer, Service or not", async 
   await client.close();
 });
 
+labTest("a socket may talk to a Service and straight to its endpoint", async (t) => {
+  const client = await stage.pod("client").helper();
+  const fd = await open(client);
+  const service = { address: "10.96.1.1", port: 53 };
+  const { identity } = await exchange(client, { fd, ...service });
+  const endpoint = { address: stage.pod(identity).addresses.ipv4, port: POD_PORT };
+  for (const target of [endpoint, service, endpoint, endpoint, service])
+    t.deepEqual(await exchange(client, { fd, ...target }), { identity, from: target });
+  for (const target of [endpoint, service, endpoint]) {
+    await client.sockets.connect(fd, target);
+    t.deepEqual(await client.sockets.peerAddress(fd), target);
+  }
+  await client.close();
+});
+
 labTest("a Service without endpoints refuses connect and sendto alike", async (t) => {
   const client = await stage.pod("client").helper();
   for (const [family, address] of [

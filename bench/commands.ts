@@ -1,0 +1,43 @@
+// Commands timed as a whole, and the agent started as people start it. Knows nothing of what they
+// do, nor what their times should be.
+import path from "node:path";
+import type { Host, Running } from "../lab/host.ts";
+import type { LabNode } from "../lab/lab.ts";
+
+/** The command that ships. */
+export const BPFSVC = [
+  process.execPath,
+  path.resolve(import.meta.dirname, "../../dist/bpfsvc.js"),
+] as const;
+
+export interface Times {
+  wallMs: number;
+  /** User and system time of the command and its children. */
+  cpuMs: number;
+}
+
+/** Runs a command with its output thrown away, and times it. Throws unless it ends with 0. */
+export async function timeCommand(host: Host, command: readonly string[]): Promise<Times> {
+  const script = '"$@" >/dev/null || exit; times';
+  const start = performance.now();
+  const { code, stdout, stderr } = await host.run(["sh", "-c", script, "sh", ...command], {
+    timeoutSeconds: 60,
+  });
+  const wallMs = performance.now() - start;
+  if (code !== 0) throw new Error(`'${command.join(" ")}' ended with ${code}: ${stderr}`);
+  // The second line is of the children: user and system time, such as "0m0.120000s 0m0.030000s".
+  const children = stdout.split("\n")[1] ?? "";
+  const seconds = [...children.matchAll(/(\d+)m([\d.]+)s/g)].map(
+    ([, minutes, rest]) => Number(minutes) * 60 + Number(rest),
+  );
+  return { wallMs, cpuMs: seconds.reduce((sum, value) => sum + value, 0) * 1000 };
+}
+
+/** Starts an agent on a node and waits until it serves. */
+export function startAgent(node: LabNode, manifests: string): Promise<Running> {
+  const place = ["--node", node.name, "--cgroup", node.cgroup, "--pins", `${node.pins}/agent`];
+  return node.start([...BPFSVC, "run", "--manifests", manifests, ...place], {
+    ready: /serving/,
+    timeoutSeconds: 120,
+  });
+}
