@@ -10,9 +10,10 @@ interface Declare {
   skip(title: string, implementation: (t: ExecutionContext) => Promise<void>): void;
 }
 
-type LabTest = (title: string, implementation: (t: ExecutionContext) => Promise<void>) => void;
+type Implementation = (t: ExecutionContext) => Promise<void>;
+type LabTest = (title: string, implementation: Implementation) => void;
 
-/** Takes AVA's `test` or `test.serial` and gives one that declares a test only where a lab can be made. */
+/** AVA's `test` or `test.serial`, declaring a test only where a lab can be made. */
 export function needsLab(test: Declare): LabTest {
   const reason = whyNoLab();
   if (reason === undefined) return (title, implementation) => test(title, implementation);

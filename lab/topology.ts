@@ -153,7 +153,7 @@ export function planLab(topology: Topology, nameOf: (space: string) => string): 
     const peer = `type veth peer name eth0 netns ${nameOf(other)}`;
     // Ends of equal index look like one device: their carrier is told up to a second late.
     const index = 100 + cables.length;
-    cables.push(`link add ${device} index ${index} netns ${nameOf(one)} ${peer}`);
+    cables.push(`link add name ${device} index ${index} netns ${nameOf(one)} ${peer}`);
   };
   add("router", planRouter(nodes));
   add("outside", planOutside());

@@ -35,7 +35,7 @@ function find(bytes: Uint8Array, rest: MemoryHash, key: Uint8Array): number | un
   return value === undefined ? undefined : value.charCodeAt(0) + value.charCodeAt(1) * 256;
 }
 
-test("any sequence of writes leaves just what was written, for every reader and the next agent", (t) => {
+test("any writes leave just what was written, for readers and the next agent", (t) => {
   const change = fc.record({
     host: fc.integer({ min: 0, max: 40 }),
     service: fc.option(fc.integer({ min: 0, max: 500 }), { nil: undefined }),

@@ -1,5 +1,5 @@
-// svc_frontends as a hash map: buckets in mapped memory, written by stores in an order that no
-// reader can be misled by, and svc_overflow for what finds no place. Knows keys and values as bytes.
+// svc_frontends as a hash map: buckets in mapped memory, written in an order that misleads no
+// reader, and svc_overflow for what finds no place. Knows keys and values as bytes.
 import { frontendBucket, frontendKey, limit } from "../../bindings/layout.ts";
 import { frontendHash, type HashStore } from "./maps.ts";
 import { bytesToText } from "./table.ts";

@@ -205,7 +205,7 @@ test("an id is used again only after a grace period, with another generation", a
   t.false(dataplane.isPending);
 });
 
-test("a row that does not fit is named, the rest is served, and it fits once there is room", (t) => {
+test("a row that does not fit is named, and fits once there is room", (t) => {
   const storage = memoryStorage({ frontends: 2 });
   const dataplane = new Dataplane(checkedMaps(storage));
   const rows = [1, 2, 3].map((host) =>
