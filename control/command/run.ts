@@ -3,16 +3,9 @@
 import { readFileSync } from "node:fs";
 import { release } from "node:os";
 import { Agent } from "../agent.ts";
-import { attachAll, checkCgroup, missingHooks, programsHash } from "../dataplane/attach.ts";
+import { checkCgroup } from "../dataplane/attach.ts";
 import { Dataplane } from "../dataplane/dataplane.ts";
-import {
-  type Capacities,
-  type Kernel,
-  kernelStorage,
-  loadObject,
-  openKernel,
-  type Rodata,
-} from "../dataplane/kernel.ts";
+import { type Capacities, kernelStorage, openKernel } from "../dataplane/kernel.ts";
 import { Maps } from "../dataplane/maps.ts";
 import { Pins } from "../dataplane/pins.ts";
 import { UserError } from "../exit.ts";
@@ -21,6 +14,7 @@ import { createLogger, type Logger } from "../log.ts";
 import { Cluster } from "../model/cluster.ts";
 import { cgroup2Root, defaultNodeName, defaultRouteAddresses } from "../source/host.ts";
 import { ManifestSource } from "../source/manifests.ts";
+import { Serving } from "./serving.ts";
 
 export interface RunOptions {
   manifests: string;
@@ -51,6 +45,7 @@ export async function run(options: RunOptions): Promise<void> {
   const cluster = new Cluster({ nodeName, fallbackNodeAddresses });
   const dataplane = new Dataplane(new Maps(kernelStorage(kernel.maps, kernel.meta)));
   const source = new ManifestSource(options.manifests);
+  const serving = new Serving({ kernel, cgroup, rodata, log });
   const ended = newEnd();
   const agent = new Agent({
     cluster,
@@ -58,7 +53,8 @@ export async function run(options: RunOptions): Promise<void> {
     log,
     onFirstSync: () => {
       warnOfMissingNode(cluster, nodeName, log);
-      serve(kernel, { cgroup, rodata, nodeName, log });
+      if (kernel.meta.node !== nodeName) kernel.meta.node = nodeName;
+      serving.start();
       log.info(`serving ${dataplane.size} service ports of node "${nodeName}"`);
     },
     onFatal: (error) => ended.reject(error),
@@ -70,6 +66,7 @@ export async function run(options: RunOptions): Promise<void> {
     log.info(`Stopped; what is programmed in "${pins.folder}" keeps serving`);
   } finally {
     agent.stop();
+    serving.stop();
     await source.close();
     lock.release();
   }
@@ -88,36 +85,6 @@ function newEnd(): {
     reject = onReject;
   });
   return { promise, resolve, reject };
-}
-
-/** Attaches the programs, unless just these are attached already. */
-function serve(
-  kernel: Kernel,
-  {
-    cgroup,
-    rodata,
-    nodeName,
-    log,
-  }: {
-    cgroup: string;
-    rodata: Rodata;
-    nodeName: string;
-    log: Logger;
-  },
-): void {
-  const { pins, meta } = kernel;
-  if (meta.node !== nodeName) meta.node = nodeName;
-  const missing = missingHooks(pins, cgroup);
-  const isCurrent = kernel.loaded === undefined && meta.programs === programsHash(rodata);
-  if (isCurrent && missing.length === 0) {
-    log.info(`The programs on cgroup "${cgroup}" are up to date`);
-    return;
-  }
-  log.info(`Attaching to cgroup "${cgroup}": every process in it is served from now on`);
-  const loaded = kernel.loaded ?? loadObject(pins, { rodata, capacities: {} });
-  attachAll(loaded, { pins, cgroup, meta });
-  loaded.object.close();
-  kernel.loaded = undefined;
 }
 
 function capacities(options: RunOptions): Capacities {

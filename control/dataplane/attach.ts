@@ -1,7 +1,8 @@
 // Attaches the programs to a cgroup by pinned links, and leaves alone what is attached already.
 // Links are replaced by update, never detached, so that no connect falls between two programs.
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, unlinkSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, unlinkSync } from "node:fs";
+import path from "node:path";
 import { BpfLink, cgroupId } from "../../bindings/link.ts";
 import { isCgroup2 } from "../../bindings/system.ts";
 import type { LoadedObject, Meta, Rodata } from "./kernel.ts";
@@ -57,6 +58,7 @@ export function attachAll(
       unlinkSync(pins.linkPath(hook));
       existing.close();
     }
+    mkdirSync(path.dirname(pins.linkPath(hook)), { recursive: true, mode: 0o700 });
     link.pin(pins.linkPath(hook));
     link.close();
   }

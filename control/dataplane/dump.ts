@@ -7,7 +7,6 @@ import {
   frontend,
   frontendKey,
   frontendKind,
-  layoutHash,
   service,
   serviceName,
   serviceType,
@@ -115,7 +114,8 @@ export class DumpReader {
     const maps = openPinned(pins);
     if (!maps) return undefined;
     const meta = new Meta(maps.svc_meta, { readOnly: true });
-    if (meta.layout !== layoutHash) checkLayout(meta, pins);
+    if (meta.layout === 0n) return undefined; // Created, but nothing was written yet.
+    checkLayout(meta, pins);
     return new DumpReader(maps, meta);
   }
 

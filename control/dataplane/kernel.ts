@@ -1,5 +1,7 @@
 // The pinned maps of one pin folder, opened or created, as memory for Maps; and the object that
 // they and the programs come from. Knows nothing of Services.
+import { mkdirSync } from "node:fs";
+import path from "node:path";
 import { layoutHash, maps as layouts, meta } from "../../bindings/layout.ts";
 import { BpfMap } from "../../bindings/map.ts";
 import { BpfObject } from "../../bindings/object.ts";
@@ -116,6 +118,8 @@ export function openKernel(
   const existing = openPinned(pins);
   if (existing) {
     const meta = new Meta(existing.svc_meta, { readOnly: false });
+    // An agent killed before it wrote anything: the maps are empty, and their shapes are ours.
+    if (meta.layout === 0n) meta.layout = layoutHash;
     checkLayout(meta, pins);
     return { pins, maps: existing, meta, loaded: undefined };
   }
@@ -125,6 +129,25 @@ export function openKernel(
   const meta = new Meta(maps.svc_meta, { readOnly: false });
   meta.layout = layoutHash;
   return { pins, maps, meta, loaded };
+}
+
+/**
+ * Pins the maps that the agent works with again where their pins are gone. Returns their names.
+ * Throws if another map lies in the place of one.
+ */
+export function restorePins({ pins, maps }: Kernel): MapName[] {
+  return MAP_NAMES.filter((name) => {
+    const found = openOne(pins.mapPath(name));
+    if (!found) {
+      mkdirSync(path.dirname(pins.mapPath(name)), { recursive: true, mode: 0o700 });
+      maps[name].pin(pins.mapPath(name));
+      return true;
+    }
+    const isOurs = found.info.id === maps[name].info.id;
+    found.close();
+    if (isOurs) return false;
+    throw new Error(`"${pins.mapPath(name)}" is not the map of this agent: restart the agent`);
+  });
 }
 
 /** Loads the programs with their maps pinned in the folder; those that exist are reused. */

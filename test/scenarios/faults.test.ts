@@ -1,8 +1,10 @@
 // What goes wrong around a running agent: full maps and bad manifests. Each fault is named, and
 // nothing else is lost.
-import { mkdir, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { mkdir, rm, rmdir, symlink, truncate, writeFile } from "node:fs/promises";
 import path from "node:path";
 import test from "ava";
+import { DumpReader } from "../../control/dataplane/dump.ts";
+import { Pins } from "../../control/dataplane/pins.ts";
 import { whyNoLab } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";
 import { waitFor } from "../../lab/wait.ts";
@@ -157,5 +159,38 @@ labTest("a file that becomes a folder, a dangling link or empty loses nothing bu
     await truncate(odd);
     await waitFor(async () => (await ask(stage, 2)) === "EACCES", { what: "an empty file" });
     t.is(await ask(stage, 1), "pod-b");
+  }),
+);
+
+labTest("links and maps that somebody removed are put back, the same maps", (t) =>
+  onStage(async (stage) => {
+    await stage.apply("1", numbered(stage, 1));
+    await stage.startAgent();
+    const { pins } = stage.node;
+    await rm(path.join(pins, "links", "connect4"));
+    await rm(path.join(pins, "maps", "svc_backends"));
+    t.is(await ask(stage, 1), "EACCES");
+    await waitFor(async () => (await ask(stage, 1)) === "pod-b", { what: "the link to be back" });
+    t.regex(stage.agentOutput(), /Links of connect4 were gone: attaching/);
+    t.regex(stage.agentOutput(), /Pins of svc_backends were gone/);
+    t.truthy(DumpReader.open(new Pins(pins)));
+    await stage.apply("2", numbered(stage, 2));
+    await waitFor(async () => (await ask(stage, 2)) === "pod-b", { what: "a new Service" });
+  }),
+);
+
+labTest("a cgroup that vanishes is named, and served again when it is back", (t) =>
+  onStage(async (stage) => {
+    await stage.apply("1", numbered(stage, 1));
+    const cgroup = path.join(stage.node.cgroup, "passing");
+    await mkdir(cgroup);
+    await stage.startAgent({ arguments: ["--cgroup", cgroup] });
+    await rmdir(cgroup);
+    const named = /Not everything is served: Cgroup ".*passing" does not exist/;
+    await waitFor(() => named.test(stage.agentOutput()), { what: "the cgroup to be named" });
+    await mkdir(cgroup);
+    const again = /Serving cgroup ".*passing" again/;
+    await waitFor(() => again.test(stage.agentOutput()), { what: "the cgroup to be served" });
+    t.is((await stage.dump()).services.length, 1);
   }),
 );

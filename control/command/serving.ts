@@ -1,0 +1,73 @@
+// Keeps the programs attached while the agent runs: at the start, and again when somebody removed
+// a link, a pin or the cgroup. Knows links and pins, nothing of what the maps hold.
+import { attachAll, checkCgroup, missingHooks, programsHash } from "../dataplane/attach.ts";
+import { type Kernel, loadObject, type Rodata, restorePins } from "../dataplane/kernel.ts";
+import type { Logger } from "../log.ts";
+
+/** How often links and pins are looked at. */
+const LOOK_MS = 5000;
+
+export interface ServingOptions {
+  kernel: Kernel;
+  cgroup: string;
+  rodata: Rodata;
+  log: Logger;
+}
+
+export class Serving {
+  readonly #options: ServingOptions;
+  #timer: NodeJS.Timeout | undefined;
+  /** What is wrong, as last told; empty if nothing is. */
+  #fault = "";
+
+  constructor(options: ServingOptions) {
+    this.#options = options;
+  }
+
+  /** Attaches the programs, unless just these are attached already, and looks after them. */
+  start(): void {
+    const { kernel, cgroup, rodata, log } = this.#options;
+    const isCurrent = kernel.loaded === undefined && kernel.meta.programs === programsHash(rodata);
+    if (isCurrent && missingHooks(kernel.pins, cgroup).length === 0)
+      log.info(`The programs on cgroup "${cgroup}" are up to date`);
+    else {
+      log.info(`Attaching to cgroup "${cgroup}": every process in it is served from now on`);
+      this.#attach();
+    }
+    this.#timer = setInterval(() => this.#look(), LOOK_MS);
+  }
+
+  /** Looks no more. What is attached stays so. */
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  #attach(): void {
+    const { kernel, cgroup, rodata } = this.#options;
+    const { pins, meta } = kernel;
+    const loaded = kernel.loaded ?? loadObject(pins, { rodata, capacities: {} });
+    attachAll(loaded, { pins, cgroup, meta });
+    loaded.object.close();
+    kernel.loaded = undefined;
+  }
+
+  #look(): void {
+    const { kernel, cgroup, log } = this.#options;
+    try {
+      checkCgroup(cgroup);
+      const pinned = restorePins(kernel);
+      if (pinned.length > 0) log.warn(`Pins of ${pinned.join(", ")} were gone: pinned again`);
+      const missing = missingHooks(kernel.pins, cgroup);
+      if (missing.length > 0) {
+        log.warn(`Links of ${missing.join(", ")} were gone: attaching to "${cgroup}" again`);
+        this.#attach();
+      }
+      if (this.#fault !== "") log.info(`Serving cgroup "${cgroup}" again`);
+      this.#fault = "";
+    } catch (error) {
+      const { message } = error as Error;
+      if (message !== this.#fault) log.error(`Not everything is served: ${message}`);
+      this.#fault = message;
+    }
+  }
+}
