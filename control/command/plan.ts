@@ -1,12 +1,12 @@
 // `bpfsvc plan`: what would be programmed for a node from a set of manifests. Needs no kernel and
 // no root; decides nothing itself.
 import { Cluster } from "../model/cluster.ts";
-import type { ServiceRow, TableRow } from "../model/rows.ts";
+import { compareServices, type ServiceRow, type TableRow } from "../model/rows.ts";
 import { type Format, formatData } from "../print.ts";
 import { defaultNodeName, defaultRouteAddresses } from "../source/host.ts";
 import { ManifestSource } from "../source/manifests.ts";
 import type { Sink } from "../source/source.ts";
-import { formatServices, type ServiceView, serviceTitle } from "./view.ts";
+import { formatServices, type ServiceView } from "./view.ts";
 
 export interface PlanOptions {
   manifests: string;
@@ -22,7 +22,7 @@ export async function plan(options: PlanOptions): Promise<void> {
   await readOnce(options.manifests, cluster, warn);
   const { changed, problems } = cluster.takeDirty();
   for (const { message } of problems) warn(message);
-  const services = changed.map(viewOf).sort(byTitle);
+  const services = changed.sort(compareServices).map(viewOf);
   const { output } = options;
   process.stdout.write(
     output === "json" || output === "yaml"
@@ -74,9 +74,4 @@ function viewOf(row: ServiceRow) {
 
 function tableView({ kind, members, whenEmpty }: TableRow) {
   return { kind, members: members.length, whenEmpty };
-}
-
-function byTitle(a: ServiceView & { family: number }, b: ServiceView & { family: number }): number {
-  const [left, right] = [serviceTitle(a), serviceTitle(b)];
-  return left < right ? -1 : left > right ? 1 : a.family - b.family;
 }

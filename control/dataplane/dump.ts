@@ -13,7 +13,12 @@ import {
   table,
 } from "../../bindings/layout.ts";
 import { formatAddress } from "../model/address.ts";
-import type { BackendState, FrontendKind, ServiceType } from "../model/rows.ts";
+import {
+  type BackendState,
+  compareServices,
+  type FrontendKind,
+  type ServiceType,
+} from "../model/rows.ts";
 import { bucketEntries } from "./buckets.ts";
 import { checkLayout, Meta, type OpenMaps, openPinned } from "./kernel.ts";
 import type { Pins } from "./pins.ts";
@@ -147,7 +152,7 @@ export class DumpReader {
     }
     this.#readFrontends(services);
     this.#readBackends(services);
-    const sorted = [...services.values()].sort(byName);
+    const sorted = [...services.values()].sort(compareServices);
     for (const { frontends, endpoints } of sorted) {
       frontends.sort(byKindAndAddress);
       endpoints.sort(byAddress);
@@ -232,16 +237,6 @@ function matches(service: DumpedService, { namespace, name }: DumpFilter): boole
 
 function whenEmptyName(action: number): "refuse" | "drop" {
   return action === emptyAction.EMPTY_DROP ? "drop" : "refuse";
-}
-
-function byName(a: DumpedService, b: DumpedService): number {
-  return (
-    compare(a.namespace, b.namespace) ||
-    compare(a.name, b.name) ||
-    compare(a.port, b.port) ||
-    compare(a.protocol, b.protocol) ||
-    a.family - b.family
-  );
 }
 
 const KIND_ORDER: readonly FrontendKind[] = ["clusterIP", "externalIP", "loadBalancer", "nodePort"];

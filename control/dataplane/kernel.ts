@@ -1,6 +1,7 @@
 // The pinned maps of one pin folder, opened or created, as memory for Maps; and the object that
 // they and the programs come from. Knows nothing of Services.
 import { mkdirSync } from "node:fs";
+import { release } from "node:os";
 import path from "node:path";
 import { layoutHash, maps as layouts, meta } from "../../bindings/layout.ts";
 import { BpfMap } from "../../bindings/map.ts";
@@ -11,6 +12,7 @@ import type { HashStore, Storage } from "./maps.ts";
 import { objectPath } from "./objects.ts";
 import { MAP_NAMES, type Pins } from "./pins.ts";
 
+const OLDEST_KERNEL = [6, 1] as const;
 /** Where the kernel has no membarrier that waits for its readers, time has to do. */
 const GRACE_FALLBACK_MS = 2000;
 
@@ -164,8 +166,22 @@ export function loadObject(
     if (entries !== undefined) map.setMaxEntries(entries);
     map.setPinPath(pins.mapPath(name));
   }
-  object.load();
+  loadPrograms(object);
   return { object, file, rodata };
+}
+
+/** Loads, and says which kernels can, if this one may be too old. */
+function loadPrograms(object: BpfObject): void {
+  try {
+    object.load();
+  } catch (cause) {
+    const [major = 0, minor = 0] = release().split(".").map(Number);
+    if (major > OLDEST_KERNEL[0] || (major === OLDEST_KERNEL[0] && minor >= OLDEST_KERNEL[1]))
+      throw cause;
+    const wanted = OLDEST_KERNEL.join(".");
+    const message = `${(cause as Error).message}\nbpfsvc needs Linux ${wanted} or later, this is `;
+    throw new Error(message + release(), { cause });
+  }
 }
 
 /** Every map of the folder, undefined if some are missing. Throws LayoutError for foreign ones. */

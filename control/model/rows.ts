@@ -63,3 +63,13 @@ export interface ServiceRow {
   /** To an external frontend, from outside (semantics §6.2, §6.3). */
   outside: TableRow;
 }
+
+/** The order in which people see service ports: by namespace, name, port, protocol and family. */
+export function compareServices(
+  a: Pick<ServiceRow, "namespace" | "name" | "port" | "family"> & { protocol: string },
+  b: Pick<ServiceRow, "namespace" | "name" | "port" | "family"> & { protocol: string },
+): number {
+  for (const field of ["namespace", "name", "port", "protocol"] as const)
+    if (a[field] !== b[field]) return a[field] < b[field] ? -1 : 1;
+  return a.family - b.family;
+}
