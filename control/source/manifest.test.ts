@@ -146,3 +146,14 @@ test("neither any text nor any JSON value throws, and a good document beside it 
   );
   t.pass();
 });
+
+test("of very many faults in one file the first are found, and none is lost", (t) => {
+  const items = Array.from({ length: 300 }, (_, index) => ({
+    kind: "Service",
+    metadata: { name: `s${index}` },
+  }));
+  const { problems } = readManifest(JSON.stringify({ kind: "List", items }), { file: "a.json" });
+  t.is(problems.length, 300);
+  t.true(problems.slice(0, 100).every(({ line }) => line === 1));
+  t.true(problems.slice(100).every(({ line }) => line === 0));
+});

@@ -11,6 +11,9 @@ import type { SourceProblem } from "./source.ts";
 const MAX_ALIASES = 100;
 /** Broken JSON up to this length is read as YAML to find the line; a second per MiB. */
 const MAX_JSON_AS_YAML = 1 << 20;
+/** Finding a place reads the text again, so a file full of faults is not searched for each. */
+const MAX_LOCATED = 100;
+const UNKNOWN_PLACE = { line: 0, column: 0 };
 const LISTS: Record<string, { kind: string; apiVersion: string } | undefined> = {
   List: undefined,
   ServiceList: { kind: "Service", apiVersion: "v1" },
@@ -79,6 +82,7 @@ function fieldPath(field: string): JsonPath {
 class Collector {
   readonly manifest: Manifest;
   readonly #file: string;
+  #located = 0;
 
   constructor(file: string) {
     this.#file = file;
@@ -101,20 +105,21 @@ class Collector {
     this.manifest.isWhole = false;
   }
 
-  addDocument(document: unknown, locate: Locate): void {
+  addDocument(document: unknown, find: Locate): void {
     if (document === null || document === undefined) return;
+    const locate: Locate = (path) => (this.#located++ < MAX_LOCATED ? find(path) : UNKNOWN_PLACE);
     for (const { value, path } of flatten(document)) {
       const { object, problems } = readObject(value);
       for (const problem of problems) {
         const at = locate([...path, ...fieldPath(problem.field)]);
         this.manifest.problems.push({ ...problem, file: this.#file, ...at });
       }
-      if (object !== undefined) this.#addObject(object, locate(path));
+      if (object !== undefined) this.#addObject(object, () => locate(path));
       else if (problems.length > 0) this.#addUnreadable(value);
     }
   }
 
-  #addObject(object: KubernetesObject, at: ReturnType<Locate>): void {
+  #addObject(object: KubernetesObject, locate: () => ReturnType<Locate>): void {
     const key = objectKey(object);
     if (!this.manifest.objects.has(key)) {
       this.manifest.objects.set(key, object);
@@ -124,7 +129,7 @@ class Collector {
     const subject = showObject(object);
     const message = `${subject} is in this file twice; the first is used, remove the other`;
     const problem = { kind, namespace, name, field: "", message };
-    this.manifest.problems.push({ ...problem, file: this.#file, ...at });
+    this.manifest.problems.push({ ...problem, file: this.#file, ...locate() });
   }
 
   #addUnreadable(value: unknown): void {
