@@ -1,7 +1,7 @@
 // The types, variables and map definitions that an object's BTF describes, as plain data.
 // Pure functions on bytes; it knows neither libbpf nor what any struct means.
 import { readSections, readSymbols } from "./elf.ts";
-import { BtfError, type Reader } from "./reader.ts";
+import { BtfError, Reader } from "./reader.ts";
 
 /** One field of a struct; `offset` in bytes, `bits` is 0 unless it is a bit field. */
 export interface Member {
@@ -79,23 +79,36 @@ export function readBtf(object: Uint8Array): Btf {
   const types = readTypes(section.data);
   const symbols = readSymbols(sections);
   const indexes = new Map(sections.map(({ name, index }) => [name, index]));
-  return { types: types.map((type) => place(type)) };
+  // Clang leaves the offsets of variables to the linker: the symbols have them.
+  return nameVariables(types, (name, section) => {
+    const index = indexes.get(section);
+    return symbols.find((symbol) => symbol.name === name && symbol.section === index)?.offset;
+  });
+}
 
-  /** Clang leaves the offsets of variables to the linker: the symbols have them. */
-  function place(type: BtfType): BtfType {
+/** Reads bare BTF, as the kernel gives it back for what was loaded. Throws BtfError. */
+export function readBareBtf(bytes: Uint8Array): Btf {
+  return nameVariables(readTypes(new Reader(bytes, "BTF of the kernel")), () => undefined);
+}
+
+/** Puts names and types of variables into the sections that list them. */
+function nameVariables(
+  types: readonly BtfType[],
+  offsetOf: (variable: string, section: string) => number | undefined,
+): Btf {
+  const named = types.map((type): BtfType => {
     if (type.kind !== "section") return type;
-    const index = indexes.get(type.name);
     const variables = type.variables.flatMap((variable) => {
       const own = types[variable.type];
       if (own === undefined) throw new BtfError(`Section "${type.name}" holds an unknown type`);
       // Functions of the kernel stand in sections too.
       if (own.kind !== "variable") return [];
-      const symbol = symbols.find(({ name, section }) => name === own.name && section === index);
-      const offset = symbol?.offset ?? variable.offset;
+      const offset = offsetOf(own.name, type.name) ?? variable.offset;
       return [{ ...variable, name: own.name, type: own.type, offset }];
     });
     return { ...type, variables };
-  }
+  });
+  return { types: named };
 }
 
 function readTypes(btf: Reader): BtfType[] {
@@ -178,7 +191,7 @@ function readValues(data: Reader, strings: Reader, bytes: 8 | 12): EnumValue[] {
   });
 }
 
-/** Variables with the type of their BTF entry; readBtf() puts name and type in place. */
+/** Variables with the type of their BTF entry; nameVariables() puts name and type in place. */
 function readVariables(data: Reader): Variable[] {
   return elements(data, 12).map((at) => {
     return { name: "", type: data.u32(at), offset: data.u32(at + 4), size: data.u32(at + 8) };

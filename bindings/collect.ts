@@ -17,9 +17,12 @@ import { BtfError } from "./reader.ts";
 
 const HASH_DIGITS = 16;
 
-/** What a field holds: `bits` 8, 16, 32 or 64; a struct made of one __be32 array is "bytes". */
+/**
+ * What a field holds: `bits` 8, 16, 32 or 64, `enum` for one of its numbers; a struct made of one
+ * __be32 array is "bytes".
+ */
 export type Shape =
-  | { kind: "number"; bits: number; signed: boolean; networkOrder: boolean }
+  | { kind: "number"; bits: number; signed: boolean; networkOrder: boolean; enum?: string }
   | { kind: "bytes"; length: number; padded: boolean }
   | { kind: "struct"; name: string }
   | { kind: "array"; element: Shape; count: number; stride: number }
@@ -43,10 +46,16 @@ export interface Enum {
   values: readonly EnumValue[];
 }
 
+/** A map with what its keys and values are, undefined where the C source gives only a size. */
+export interface MapLayout extends MapDefinition {
+  keyShape: Shape | undefined;
+  valueShape: Shape | undefined;
+}
+
 export interface Layouts {
   structs: readonly Struct[];
   enums: readonly Enum[];
-  maps: readonly MapDefinition[];
+  maps: readonly MapLayout[];
   /**
    * First 64 bits of the SHA-256 of all the above as hexadecimal digits: what two builds must
    * agree on to share pinned maps.
@@ -60,7 +69,11 @@ export interface Layouts {
  * bit fields, pointers.
  */
 export function collectLayouts(btf: Btf): Layouts {
-  const maps = mapDefinitions(btf);
+  const shapeOf = (type: number | undefined) =>
+    type === undefined ? undefined : typeShape(btf, type);
+  const maps = mapDefinitions(btf).map(
+    (map): MapLayout => ({ ...map, keyShape: shapeOf(map.key), valueShape: shapeOf(map.value) }),
+  );
   const structs = new Map<string, Struct>();
   const enums = new Map<string, Enum>();
   for (const { key, value } of maps) {
@@ -76,7 +89,7 @@ export function collectLayouts(btf: Btf): Layouts {
     enums: [...enums.values()].toSorted(byName),
     maps: maps.toSorted(byName),
   };
-  return { ...layouts, hash: hashOf(btf, layouts) };
+  return { ...layouts, hash: hashOf(layouts) };
 
   function visit(id: number): void {
     const type = innermost(btf, id);
@@ -91,10 +104,51 @@ export function collectLayouts(btf: Btf): Layouts {
   }
 }
 
+/**
+ * All that two builds must agree on to share this one map: its kind, its keys and its values, in
+ * lines of text that are equal then. Undefined if there is no such map.
+ */
+export function mapText(layouts: Layouts, name: string): string | undefined {
+  const map = layouts.maps.find((each) => each.name === name);
+  if (map === undefined) return undefined;
+  const names = new Set<string>();
+  const visit = (shape: Shape | undefined): void => {
+    if (shape?.kind === "array") visit(shape.element);
+    if (shape?.kind === "number" && shape.enum !== undefined) names.add(shape.enum);
+    if (shape?.kind !== "struct" || names.has(shape.name)) return;
+    names.add(shape.name);
+    const struct = layouts.structs.find((each) => each.name === shape.name);
+    for (const field of struct?.fields ?? []) visit(field.shape);
+  };
+  visit(map.keyShape);
+  visit(map.valueShape);
+  const has = ({ name }: { name: string }) => names.has(name);
+  return linesOf({
+    structs: layouts.structs.filter(has),
+    enums: layouts.enums.filter(has),
+    maps: [map],
+  }).join("\n");
+}
+
+/** Whether an enum has the same enumerators in two builds. */
+export function sameEnum(name: string, [left, right]: readonly [Layouts, Layouts]): boolean {
+  const [one, other] = [left, right].map(({ enums }) => {
+    const found = enums.find((each) => each.name === name);
+    return found && linesOf({ structs: [], enums: [found], maps: [] }).join("\n");
+  });
+  return one !== undefined && one === other;
+}
+
+function hashOf(layouts: Omit<Layouts, "hash">): string {
+  return createHash("sha256")
+    .update(linesOf(layouts).join("\n"))
+    .digest("hex")
+    .slice(0, HASH_DIGITS);
+}
+
 /** Sizes of maps are left out: they may be configured. */
-function hashOf(btf: Btf, { structs, enums, maps }: Omit<Layouts, "hash">): string {
-  const typeName = (id: number | undefined) => (id === undefined ? "" : resolve(btf, id).type.name);
-  const lines = [
+function linesOf({ structs, enums, maps }: Omit<Layouts, "hash">): string[] {
+  return [
     ...structs.flatMap(({ name, bytes, fields }) => [
       `struct ${name} ${bytes}`,
       ...fields.map((field) => `${field.name} ${field.offset} ${JSON.stringify(field.shape)}`),
@@ -103,13 +157,12 @@ function hashOf(btf: Btf, { structs, enums, maps }: Omit<Layouts, "hash">): stri
       `enum ${name}`,
       ...values.map((entry) => `${entry.name} ${entry.value}`),
     ]),
-    ...maps.flatMap(({ name, type, flags, keyBytes, valueBytes, key, value }) => [
+    ...maps.flatMap(({ name, type, flags, keyBytes, valueBytes, keyShape, valueShape }) => [
       `map ${name} ${type} ${flags}`,
-      `key ${keyBytes} ${typeName(key)}`,
-      `value ${valueBytes} ${typeName(value)}`,
+      `key ${keyBytes} ${JSON.stringify(keyShape)}`,
+      `value ${valueBytes} ${JSON.stringify(valueShape)}`,
     ]),
   ];
-  return createHash("sha256").update(lines.join("\n")).digest("hex").slice(0, HASH_DIGITS);
 }
 
 function readStruct(
@@ -161,7 +214,8 @@ function typeShape(btf: Btf, id: number): Shape | undefined {
   if (![8, 16, 32, 64].includes(bits)) return undefined;
   const signed = type.kind === "int" && type.signed;
   const networkOrder = typedefs.some((name) => /^__be\d+$/.test(name));
-  return { kind: "number", bits, signed, networkOrder };
+  const named = type.kind === "enum" && type.name !== "" ? { enum: type.name } : {};
+  return { kind: "number", bits, signed, networkOrder, ...named };
 }
 
 /** Structs that need no layout of their own. */

@@ -38,9 +38,17 @@ export function pinDescriptor(fd: number, path: string): void {
   throw new BpfError({ operation: "pin", subject: path, code: error, reason });
 }
 
-/** The kernel's struct about a descriptor, zeros where it is shorter. Throws BpfError. */
-export function describe(fd: number, subject: string): DataView {
+/**
+ * The kernel's struct about a descriptor, zeros where it is shorter. `prepare` fills in what the
+ * kernel reads from it. Throws BpfError.
+ */
+export function describe(
+  fd: number,
+  subject: string,
+  { prepare }: { prepare?: (info: DataView) => void } = {},
+): DataView {
   const info = new Uint8Array(INFO_BYTES);
+  prepare?.(new DataView(info.buffer));
   const length = Uint32Array.of(INFO_BYTES);
   const error = loadLibbpf().info(fd, info, length);
   if (error !== 0) throw new BpfError({ operation: "describe", subject, code: error });

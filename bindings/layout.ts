@@ -593,4 +593,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x35d375d63a5ee9b2n;
+export const layoutHash = 0x8317d5bc9debdd3cn;

@@ -10,6 +10,7 @@ declare const brand: unique symbol;
 export type ObjectHandle = bigint & { readonly [brand]: "bpf_object" };
 export type MapHandle = bigint & { readonly [brand]: "bpf_map" };
 export type ProgramHandle = bigint & { readonly [brand]: "bpf_program" };
+export type BtfHandle = bigint & { readonly [brand]: "btf" };
 /** The address of bytes that C owns. */
 export type Pointer = bigint & { readonly [brand]: "memory" };
 
@@ -46,6 +47,9 @@ export interface Libbpf {
   programSetAutoload(program: ProgramHandle, wanted: boolean): number;
   programSetLog(program: ProgramHandle, buffer: Pointer | null, length: number): number;
   programFdById(id: number): number;
+  btfLoad(id: number): BtfHandle | null;
+  btfData(btf: BtfHandle, length: Uint32Array): Pointer | null;
+  btfFree(btf: BtfHandle): void;
   programTestRun(fd: number, options: Uint8Array): number;
   mapCreate(...options: [number, string, number, number, number, Uint8Array]): number;
   mapFdById(id: number): number;
@@ -73,6 +77,7 @@ export interface Libc {
   calloc(count: number, bytes: number): Pointer | null;
   free(memory: Pointer): void;
   mmap(...options: [null, number, number, number, number, number]): Pointer | null;
+  munmap(memory: Pointer, length: number): number;
   duplicate(fd: number, command: number, lowest: number): number;
   flock(fd: number, operation: number): number;
   socket(family: number, type: number, protocol: number): number;
@@ -109,6 +114,9 @@ const LIBBPF: { readonly [name in keyof Libbpf]: string } = {
   programSetAutoload: "int bpf_program__set_autoload(void *, bool)",
   programSetLog: "int bpf_program__set_log_buf(void *, void *, size_t)",
   programFdById: "int bpf_prog_get_fd_by_id(uint32_t)",
+  btfLoad: "void *btf__load_from_kernel_by_id(uint32_t)",
+  btfData: "const void *btf__raw_data(const void *, void *)",
+  btfFree: "void btf__free(void *)",
   programTestRun: "int bpf_prog_test_run_opts(int, void *)",
   mapCreate: "int bpf_map_create(int, const char *, uint32_t, uint32_t, uint32_t, const void *)",
   mapFdById: "int bpf_map_get_fd_by_id(uint32_t)",
@@ -134,6 +142,7 @@ const LIBC: { readonly [name in keyof Libc]: string } = {
   calloc: "void *calloc(size_t, size_t)",
   free: "void free(void *)",
   mmap: "void *mmap(void *, size_t, int, int, int, int64_t)",
+  munmap: "int munmap(void *, size_t)",
   duplicate: "int fcntl(int, int, int)",
   flock: "int flock(int, int)",
   socket: "int socket(int, int, int)",

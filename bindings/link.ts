@@ -4,7 +4,6 @@ import { closeSync, constants, openSync, statSync } from "node:fs";
 import { describe, openPinnedDescriptor, pinDescriptor } from "./descriptor.ts";
 import { BpfError } from "./errors.ts";
 import { loadLibbpf } from "./libbpf.ts";
-import type { Program } from "./object.ts";
 
 const TYPE_CGROUP = 3;
 const EBADF = -9;
@@ -16,6 +15,14 @@ export interface LinkInfo {
   programId: number;
   cgroupId: bigint;
   attachType: number;
+}
+
+/** A loaded program: one of an object, or one that the kernel has (running.ts). */
+export interface Attachable {
+  readonly name: string;
+  readonly fd: number;
+  /** enum bpf_attach_type */
+  readonly expectedAttachType: number;
 }
 
 /** One link, held by a file descriptor of its own until close(). */
@@ -32,7 +39,7 @@ export class BpfLink {
    * Attaches a loaded program to a cgroup v2 folder, as its section says. It serves everything
    * below that folder. Throws BpfError naming program and cgroup.
    */
-  static attachCgroup(program: Program, cgroupPath: string): BpfLink {
+  static attachCgroup(program: Attachable, cgroupPath: string): BpfLink {
     const subject = `${program.name} to ${cgroupPath}`;
     const programFd = program.fd;
     const cgroupFd = openCgroup(cgroupPath, subject);
@@ -78,7 +85,7 @@ export class BpfLink {
   }
 
   /** Puts another loaded program in place of the present one, without a gap. Throws BpfError. */
-  update(program: Program): void {
+  update(program: Attachable): void {
     this.#try("update", loadLibbpf().linkUpdate(this.fd, program.fd, null));
   }
 

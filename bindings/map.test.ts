@@ -30,7 +30,7 @@ test("the kernel's description of a map is its info", (t) => {
   if (!hasRoot(t)) return;
   const map = BpfMap.create({ ...hash, flags: mapFlag.NO_PREALLOC });
   const { id, ...rest } = map.info;
-  t.deepEqual(rest, { ...hash, flags: mapFlag.NO_PREALLOC });
+  t.deepEqual(rest, { ...hash, flags: mapFlag.NO_PREALLOC, btfId: 0 });
   const again = BpfMap.openById(id);
   map.set(key(1), value(1));
   t.deepEqual(again.get(key(1)), value(1));
@@ -237,6 +237,34 @@ test("an array in memory and the map are the same", (t) => {
   map.close();
   memory[0] = 77;
   t.is(readOnly[0], 77);
+});
+
+test("an array is memory for the time of one call, again and again", (t) => {
+  if (!hasRoot(t)) return;
+  const map = BpfMap.create({
+    type: mapType.ARRAY,
+    name: "svc_test",
+    keySize: 4,
+    valueSize: 8,
+    maxEntries: 4096,
+    flags: mapFlag.MMAPABLE,
+  });
+  for (let round = 1; round <= 50; round++) {
+    const last = map.withMemory((memory) => {
+      memory[8 * 4095] = round;
+      return memory[8 * 4095];
+    });
+    t.is(last, round);
+    t.is(map.get(key(4095))?.[0], round);
+  }
+  t.throws(
+    () =>
+      map.withMemory(() => {
+        throw new Error("on the way");
+      }),
+    { message: "on the way" },
+  );
+  map.close();
 });
 
 test("only arrays made for it are mapped into memory", (t) => {

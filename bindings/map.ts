@@ -4,7 +4,7 @@
 import { closeSync } from "node:fs";
 import { describe, openPinnedDescriptor, pinDescriptor, readName } from "./descriptor.ts";
 import { BpfError, ENOTSUPP } from "./errors.ts";
-import { bytesAt, lastErrno, loadLibbpf, loadLibc } from "./libbpf.ts";
+import { bytesAt, lastErrno, loadLibbpf, loadLibc, type Pointer } from "./libbpf.ts";
 import { possibleCpus } from "./system.ts";
 
 /** The kernel's numbers for the kinds of maps used here (enum bpf_map_type). */
@@ -48,6 +48,8 @@ export interface MapInfo {
   readonly valueSize: number;
   readonly maxEntries: number;
   readonly flags: number;
+  /** The id of the BTF it was created with, 0 if there was none. */
+  readonly btfId: number;
 }
 
 export interface MapOptions {
@@ -249,15 +251,21 @@ export class BpfMap {
    * RangeError for others, BpfError by the kernel.
    */
   mmap({ readOnly = false }: { readOnly?: boolean } = {}): Uint8Array {
-    const { name, type, flags, valueSize, maxEntries } = this.info;
-    if (type !== mapType.ARRAY || (flags & mapFlag.MMAPABLE) === 0) {
-      throw new RangeError(`Cannot mmap ${name}: it is no array with BPF_F_MMAPABLE`);
-    }
-    const length = roundUp(valueSize) * maxEntries;
-    const protection = readOnly ? PROT_READ : PROT_READ | PROT_WRITE;
-    const pointer = loadLibc().mmap(null, length, protection, MAP_SHARED, this.fd, 0);
-    if (pointer === null || pointer === MMAP_FAILED) throw this.#error("mmap", lastErrno());
+    const { pointer, length } = this.#mmap(readOnly);
     return bytesAt(pointer, length);
+  }
+
+  /**
+   * The same for the time of one call: `use` must keep nothing of the memory, since a look at it
+   * afterwards ends the process. What is mapped for good would keep the map alive.
+   */
+  withMemory<T>(use: (memory: Uint8Array) => T): T {
+    const { pointer, length } = this.#mmap(false);
+    try {
+      return use(bytesAt(pointer, length));
+    } finally {
+      loadLibc().munmap(pointer, length);
+    }
   }
 
   /** Pins the map, so that it outlives this process. Throws BpfError. */
@@ -269,6 +277,18 @@ export class BpfMap {
   close(): void {
     if (this.#fd !== undefined) closeSync(this.#fd);
     this.#fd = undefined;
+  }
+
+  #mmap(readOnly: boolean): { pointer: Pointer; length: number } {
+    const { name, type, flags, valueSize, maxEntries } = this.info;
+    if (type !== mapType.ARRAY || (flags & mapFlag.MMAPABLE) === 0) {
+      throw new RangeError(`Cannot mmap ${name}: it is no array with BPF_F_MMAPABLE`);
+    }
+    const length = roundUp(valueSize) * maxEntries;
+    const protection = readOnly ? PROT_READ : PROT_READ | PROT_WRITE;
+    const pointer = loadLibc().mmap(null, length, protection, MAP_SHARED, this.fd, 0);
+    if (pointer === null || pointer === MMAP_FAILED) throw this.#error("mmap", lastErrno());
+    return { pointer, length };
   }
 
   #setOneByOne(keys: Uint8Array, values: Uint8Array): void {
@@ -353,6 +373,7 @@ function readMapInfo(fd: number, subject: string): MapInfo {
     valueSize: view.getUint32(12, true),
     maxEntries: view.getUint32(16, true),
     flags: view.getUint32(20, true),
+    btfId: view.getUint32(64, true),
     name: readName(view, 24),
   };
 }

@@ -1,5 +1,5 @@
 // Builds everything: BPF objects, layouts (with --generate), TypeScript for the tests, and the
-// bundle that ships. Runs on plain Node 20: no TypeScript here.
+// bundle that ships; with --ship only what ships. Runs on plain Node 20: no TypeScript here.
 import { execFileSync } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import path from "node:path";
@@ -7,6 +7,7 @@ import path from "node:path";
 const root = path.resolve(import.meta.dirname, "..");
 process.chdir(root);
 const generate = process.argv.includes("--generate");
+const isShipOnly = process.argv.includes("--ship");
 
 function run(command, ...args) {
   execFileSync(command, args, { stdio: "inherit" });
@@ -66,14 +67,14 @@ function bundle(entry, outfile, extra = []) {
 rmSync("build", { recursive: true, force: true });
 rmSync("dist", { recursive: true, force: true });
 compileBpf("bpf", "dist");
-for (const folder of ["bindings", "test", "bench"]) {
+for (const folder of isShipOnly ? [] : ["bindings", "test", "bench"]) {
   for (const found of globFolders(folder, "testdata")) compileBpf(found, path.join("build", found));
 }
 if (generate) {
   bundle("bindings/generate.ts", "build/generate.mjs");
   run(process.execPath, "build/generate.mjs", "dist/sock.bpf.o", "bindings/layout.ts");
 }
-run("node_modules/.bin/tsc", "-p", "tsconfig.json");
+if (!isShipOnly) run("node_modules/.bin/tsc", "-p", "tsconfig.json");
 const { version } = JSON.parse(readFileSync("package.json", "utf8"));
 bundle("control/main.ts", "dist/bpfsvc.js", [`--define:BPFSVC_VERSION="${version}"`]);
 

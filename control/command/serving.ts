@@ -1,7 +1,8 @@
 // Keeps the programs attached while the agent runs: at the start, and again when somebody removed
 // a link, a pin or the cgroup. Knows links and pins, nothing of what the maps hold.
 import { attachAll, checkCgroup, missingHooks, programsHash } from "../dataplane/attach.ts";
-import { type Kernel, loadObject, type Rodata, restorePins } from "../dataplane/kernel.ts";
+import { loadObject, type Rodata, restorePins } from "../dataplane/kernel.ts";
+import { claim, type Kernel, settle } from "../dataplane/takeover.ts";
 import type { Logger } from "../log.ts";
 
 /** How often links and pins are looked at. */
@@ -34,6 +35,10 @@ export class Serving {
       log.info(`Attaching to cgroup "${cgroup}": every process in it is served from now on`);
       this.#attach();
     }
+    settle(kernel).catch(({ message }: Error) => {
+      const { folder } = kernel.pins;
+      log.error(`Cannot remove what another build has left in "${folder}": ${message}`);
+    });
     this.#timer = setInterval(() => this.#look(), LOOK_MS);
   }
 
@@ -46,6 +51,7 @@ export class Serving {
     const { kernel, cgroup, rodata } = this.#options;
     const { pins, meta } = kernel;
     const loaded = kernel.loaded ?? loadObject(pins, { rodata, capacities: {} });
+    claim(kernel);
     attachAll(loaded, { pins, cgroup, meta });
     loaded.object.close();
     kernel.loaded = undefined;

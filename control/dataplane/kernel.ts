@@ -1,8 +1,6 @@
 // The pinned maps of one pin folder, opened or created, as memory for Maps; and the object that
 // they and the programs come from. Knows nothing of Services.
-import { mkdirSync } from "node:fs";
 import { release } from "node:os";
-import path from "node:path";
 import { layoutHash, maps as layouts, meta } from "../../bindings/layout.ts";
 import { BpfMap } from "../../bindings/map.ts";
 import { BpfObject } from "../../bindings/object.ts";
@@ -10,7 +8,7 @@ import { membarrier } from "../../bindings/system.ts";
 import { BucketStore } from "./buckets.ts";
 import type { HashStore, Storage } from "./maps.ts";
 import { objectPath } from "./objects.ts";
-import { MAP_NAMES, type Pins } from "./pins.ts";
+import { MAP_NAMES, OWN_LAYOUT, type Pins } from "./pins.ts";
 
 const OLDEST_KERNEL = [6, 1] as const;
 /** Where the kernel has no membarrier that waits for its readers, time has to do. */
@@ -100,73 +98,37 @@ export interface LoadedObject {
   rodata: Rodata;
 }
 
-/** The kernel's side of a running agent. */
-export interface Kernel {
-  pins: Pins;
-  maps: OpenMaps;
-  meta: Meta;
-  /** Present if programs had to be loaded to create maps; they want to be attached. */
-  loaded: LoadedObject | undefined;
-}
-
 /**
- * The pinned maps of a folder, created if some are missing. Throws LayoutError for those of another
- * build, and BpfError with the verifier's words.
+ * Loads the programs with their maps pinned in the folder of this build. Maps that are pinned there
+ * are used as they are, whatever their size; only what is missing is created.
  */
-export function openKernel(
-  pins: Pins,
-  { rodata, capacities }: { rodata: Rodata; capacities: Capacities },
-): Kernel {
-  const existing = openPinned(pins);
-  if (existing) {
-    const meta = new Meta(existing.svc_meta, { readOnly: false });
-    // An agent killed before it wrote anything: the maps are empty, and their shapes are ours.
-    if (meta.layout === 0n) meta.layout = layoutHash;
-    checkLayout(meta, pins);
-    return { pins, maps: existing, meta, loaded: undefined };
-  }
-  const loaded = loadObject(pins, { rodata, capacities });
-  const maps = openPinned(pins);
-  if (!maps) throw new Error(`Maps vanished from "${pins.folder}" while they were opened`);
-  const meta = new Meta(maps.svc_meta, { readOnly: false });
-  meta.layout = layoutHash;
-  return { pins, maps, meta, loaded };
-}
-
-/**
- * Pins the maps that the agent works with again where their pins are gone. Returns their names.
- * Throws if another map lies in the place of one.
- */
-export function restorePins({ pins, maps }: Kernel): MapName[] {
-  return MAP_NAMES.filter((name) => {
-    const found = openOne(pins.mapPath(name));
-    if (!found) {
-      mkdirSync(path.dirname(pins.mapPath(name)), { recursive: true, mode: 0o700 });
-      maps[name].pin(pins.mapPath(name));
-      return true;
-    }
-    const isOurs = found.info.id === maps[name].info.id;
-    found.close();
-    if (isOurs) return false;
-    throw new Error(`"${pins.mapPath(name)}" is not the map of this agent: restart the agent`);
-  });
-}
-
-/** Loads the programs with their maps pinned in the folder; those that exist are reused. */
 export function loadObject(
   pins: Pins,
   { rodata, capacities }: { rodata: Rodata; capacities: Capacities },
 ): LoadedObject {
   const file = objectPath("sock.bpf.o");
   const object = BpfObject.open(file);
-  for (const [variable, value] of Object.entries(rodata)) object.setRodata(variable, value);
-  for (const name of MAP_NAMES) {
-    const map = object.map(name);
-    const entries = capacities[name];
-    if (entries !== undefined) map.setMaxEntries(entries);
-    map.setPinPath(pins.mapPath(name));
+  try {
+    for (const [variable, value] of Object.entries(rodata)) object.setRodata(variable, value);
+    pins.makeFolder(pins.mapPath("svc_meta"));
+    for (const name of MAP_NAMES) {
+      const map = object.map(name);
+      const pinned = openOne(pins.mapPath(name));
+      if (pinned) {
+        checkShape(name, pinned, pins);
+        map.reuse(pinned);
+        pinned.close();
+        continue;
+      }
+      const entries = capacities[name];
+      if (entries !== undefined) map.setMaxEntries(entries);
+      map.setPinPath(pins.mapPath(name));
+    }
+    loadPrograms(object);
+  } catch (error) {
+    object.close();
+    throw error;
   }
-  loadPrograms(object);
   return { object, file, rodata };
 }
 
@@ -184,8 +146,41 @@ function loadPrograms(object: BpfObject): void {
   }
 }
 
-/** Every map of the folder, undefined if some are missing. Throws LayoutError for foreign ones. */
+/**
+ * Pins the maps that the agent works with again where their pins are gone. Returns their names.
+ * Throws if another map lies in the place of one.
+ */
+export function restorePins({ pins, maps }: { pins: Pins; maps: OpenMaps }): MapName[] {
+  return MAP_NAMES.filter((name) => {
+    const found = openOne(pins.mapPath(name));
+    if (!found) {
+      pins.makeFolder(pins.mapPath(name));
+      maps[name].pin(pins.mapPath(name));
+      return true;
+    }
+    const isOurs = found.info.id === maps[name].info.id;
+    found.close();
+    if (isOurs) return false;
+    throw new Error(`"${pins.mapPath(name)}" is not the map of this agent: restart the agent`);
+  });
+}
+
+/**
+ * Every map of this build in the folder, undefined if some are missing. Throws LayoutError for
+ * foreign ones, and if the folder is served by another build.
+ */
 export function openPinned(pins: Pins): OpenMaps | undefined {
+  const { serving } = pins;
+  if (serving !== undefined && serving !== OWN_LAYOUT)
+    throw new LayoutError(
+      `Pin folder "${pins.folder}" is served by a build of bpfsvc with other map layouts: use ` +
+        'the command of that build, or let the agent of this one take over with "bpfsvc run"',
+    );
+  return openOwn(pins);
+}
+
+/** The same, whoever serves the folder. */
+export function openOwn(pins: Pins): OpenMaps | undefined {
   const opened: Partial<Record<MapName, BpfMap>> = {};
   for (const name of MAP_NAMES) {
     const map = openOne(pins.mapPath(name));
@@ -211,12 +206,12 @@ export function kernelStorage(maps: OpenMaps, meta: Meta): Storage {
   };
 }
 
-/** The layout that a folder's maps must have for this build. */
+/** Throws LayoutError unless svc_meta says that the maps are of this build. */
 export function checkLayout(meta: Meta, pins: Pins): void {
   if (meta.layout === layoutHash) return;
   throw new LayoutError(
-    `Pin folder "${pins.folder}" was written by a build of bpfsvc with other map layouts: ` +
-      `run "bpfsvc cleanup --pins ${pins.folder}" first, or choose another --pins`,
+    `The maps of this build in pin folder "${pins.folder}" are not complete: start the agent ` +
+      `with "bpfsvc run", or remove them with "bpfsvc cleanup --pins ${pins.folder}"`,
   );
 }
 

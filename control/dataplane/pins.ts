@@ -1,8 +1,20 @@
-// The pin folder: where maps and links of one node lie in bpffs, who may write them, and how all of
-// them are removed. Knows names and paths, not what the maps hold.
-import { mkdirSync, readdirSync, rmdirSync, statSync, unlinkSync } from "node:fs";
+// The pin folder: where maps and links of one node lie in bpffs, who may write them, which build's
+// maps are in force, and how all of it is removed. Knows names and paths, not what the maps hold.
+import {
+  mkdirSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmdirSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+} from "node:fs";
 import path from "node:path";
-import { maps } from "../../bindings/layout.ts";
+import { layoutHash, maps } from "../../bindings/layout.ts";
+import { BpfLink } from "../../bindings/link.ts";
+import { BpfMap } from "../../bindings/map.ts";
+import { RunningProgram } from "../../bindings/running.ts";
 import { type FolderLock, isBpffs, lockFolder } from "../../bindings/system.ts";
 
 /** The cgroup hooks, in the order in which they are attached: readers of records come first. */
@@ -18,7 +30,22 @@ export const HOOKS = [
 ] as const;
 export type Hook = (typeof HOOKS)[number];
 
+/** The hooks whose programs read what other programs have stored with a socket. */
+export const READER_HOOKS: readonly Hook[] = HOOKS.slice(0, HOOKS.indexOf("connect4"));
+
 export const MAP_NAMES = Object.keys(maps) as (keyof typeof maps)[];
+
+/** The maps that hold what sockets remember. */
+export const SOCKET_MAPS = ["svc_sockets", "svc_sockets_more"] as const;
+
+/** This build's layouts, as folders of maps are named after them. */
+export const OWN_LAYOUT = layoutHash.toString(16).padStart(16, "0");
+
+const MAPS_FOLDER = /^maps_([0-9a-f]{16}(?:_\d+)?)$/;
+const READERS_FOLDER = /^readers_(\d+)$/;
+const SERVING = "serving";
+const SERVING_NEXT = "serving_next";
+const KERNEL_NAME_LENGTH = 15;
 
 /** Another agent works on this pin folder. */
 export class LockedError extends Error {
@@ -36,12 +63,49 @@ export class Pins {
     this.folder = path.resolve(folder);
   }
 
-  mapPath(name: string): string {
-    return path.join(this.folder, "maps", name);
+  /** Where a map of the build with these layouts is pinned; of this build if left out. */
+  mapPath(name: string, layout = OWN_LAYOUT): string {
+    return path.join(this.#mapsFolder(layout), name);
   }
 
   linkPath(hook: Hook): string {
     return path.join(this.folder, "links", hook);
+  }
+
+  /** Where readers of an earlier build are pinned, by the id of the svc_sockets that they read. */
+  readerPath(socketsId: number, name: Hook | (typeof SOCKET_MAPS)[number]): string {
+    return path.join(this.folder, `readers_${socketsId}`, name);
+  }
+
+  /** The layouts whose maps the attached programs use, or are about to; undefined if none do. */
+  get serving(): string | undefined {
+    try {
+      const layout = MAPS_FOLDER.exec(readlinkSync(path.join(this.folder, SERVING)))?.[1];
+      return this.layouts.find((each) => each === layout);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      throw error;
+    }
+  }
+
+  /** Puts this build's maps in force, in one step: whoever starts next goes on from them. */
+  serve(): void {
+    const next = path.join(this.folder, SERVING_NEXT);
+    if (entries(this.folder)?.includes(SERVING_NEXT)) unlinkSync(next);
+    symlinkSync(`maps_${OWN_LAYOUT}`, next);
+    renameSync(next, path.join(this.folder, SERVING));
+  }
+
+  /** The layouts of all folders of maps; those that were set aside have a number at the end. */
+  get layouts(): string[] {
+    return this.#numbered(MAPS_FOLDER);
+  }
+
+  /** The ids of svc_sockets for which readers of an earlier build are attached, oldest first. */
+  get readers(): number[] {
+    return this.#numbered(READERS_FOLDER)
+      .map(Number)
+      .sort((left, right) => left - right);
   }
 
   /** Creates the folders and locks them. Throws naming the folder and the fix. */
@@ -52,15 +116,19 @@ export class Pins {
         `Pin folder "${this.folder}" is not in a BPF file system: run "mount -t bpf none ` +
           `/sys/fs/bpf", or name a folder in one with --pins`,
       );
+    this.makeFolder(this.linkPath(HOOKS[0]));
+    return this.lock();
+  }
+
+  /** Creates the folder that a pin is to be put in. Throws naming the pin folder. */
+  makeFolder(file: string): void {
     try {
-      mkdirSync(path.join(this.folder, "maps"), { recursive: true, mode: 0o700 });
-      mkdirSync(path.join(this.folder, "links"), { recursive: true, mode: 0o700 });
+      mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
     } catch (cause) {
       throw new Error(`Cannot create pin folder "${this.folder}": ${(cause as Error).message}`, {
         cause,
       });
     }
-    return this.lock();
   }
 
   /** Locks an existing folder. Throws LockedError naming the holder. */
@@ -75,6 +143,37 @@ export class Pins {
     return this.#ours().length > 0;
   }
 
+  /** Makes room for new maps of this build: those that are there get another name. */
+  setAside(): void {
+    for (let number = 1; ; number++) {
+      const name = `${OWN_LAYOUT}_${number}`;
+      if (this.layouts.includes(name)) continue;
+      renameSync(this.#mapsFolder(OWN_LAYOUT), this.#mapsFolder(name));
+      return;
+    }
+  }
+
+  /** Removes the maps of one build, and its folder if nothing else is in it. */
+  removeMaps(layout: string): void {
+    const folder = this.#mapsFolder(layout);
+    for (const file of mapsIn(folder)) unlinkSync(file);
+    removeIfEmpty(folder);
+  }
+
+  /** Detaches readers of an earlier build. */
+  removeReaders(socketsId: number): void {
+    const folder = path.dirname(this.readerPath(socketsId, "svc_sockets"));
+    for (const file of [...linksIn(folder), ...mapsIn(folder)]) unlinkSync(file);
+    removeIfEmpty(folder);
+  }
+
+  /** Removes links of ours that this build has no hook for: a newer one had. */
+  removeUnknownLinks(): void {
+    const hooks: readonly string[] = HOOKS;
+    for (const file of linksIn(path.join(this.folder, "links")))
+      if (!hooks.includes(path.basename(file))) unlinkSync(file);
+  }
+
   /**
    * Removes every pin of ours, links first so that nothing is served by half the maps, then the
    * folders if they are empty. Returns the paths removed, and what else lies in the folder.
@@ -82,26 +181,76 @@ export class Pins {
   remove(): { removed: string[]; foreign: string[] } {
     const removed = this.#ours();
     for (const file of removed) unlinkSync(file);
-    for (const folder of ["links", "maps", ""]) {
-      const target = path.join(this.folder, folder);
-      if (entries(target)?.length === 0) rmdirSync(target);
-    }
-    return {
-      removed,
-      foreign: (entries(this.folder) ?? []).map((name) => path.join(this.folder, name)),
-    };
+    for (const folder of this.#folders()) removeIfEmpty(folder);
+    removeIfEmpty(this.folder);
+    const left = entries(this.folder) ?? [];
+    return { removed, foreign: left.map((name) => path.join(this.folder, name)) };
   }
 
-  #ours(): string[] {
-    const links = entries(path.join(this.folder, "links")) ?? [];
-    const pinned = entries(path.join(this.folder, "maps")) ?? [];
-    const hooks: readonly string[] = HOOKS;
-    const names: readonly string[] = MAP_NAMES;
-    return [
-      ...links.filter((name) => hooks.includes(name)).map((name) => this.linkPath(name as Hook)),
-      ...pinned.filter((name) => names.includes(name)).map((name) => this.mapPath(name)),
-    ];
+  #mapsFolder(layout: string): string {
+    return path.join(this.folder, `maps_${layout}`);
   }
+
+  /** Every pin of ours, links first; and the link that says whose maps are in force. */
+  #ours(): string[] {
+    const folders = this.#folders();
+    const marks = (entries(this.folder) ?? [])
+      .filter((name) => name === SERVING || name === SERVING_NEXT)
+      .map((name) => path.join(this.folder, name));
+    return [...folders.flatMap(linksIn), ...folders.flatMap(mapsIn), ...marks];
+  }
+
+  /** The folders of ours that are there. */
+  #folders(): string[] {
+    const isOurs = (name: string) =>
+      name === "links" || MAPS_FOLDER.test(name) || READERS_FOLDER.test(name);
+    const names = (entries(this.folder) ?? []).filter(isOurs);
+    return names.map((name) => path.join(this.folder, name));
+  }
+
+  /** What distinguishes the folders of one pattern. */
+  #numbered(pattern: RegExp): string[] {
+    return (entries(this.folder) ?? []).flatMap((name) => pattern.exec(name)?.[1] ?? []);
+  }
+}
+
+/** The maps in a folder that a build of ours has pinned: they are called as their file is. */
+function mapsIn(folder: string): string[] {
+  return files(folder).filter((file) => {
+    const name = path.basename(file);
+    if (!name.startsWith("svc_")) return false;
+    const map = opened(() => BpfMap.openPinned(file));
+    map?.close();
+    return map?.info.name === name.slice(0, KERNEL_NAME_LENGTH);
+  });
+}
+
+/** The links in a folder that a build of ours has pinned: for a hook, or with a program of ours. */
+function linksIn(folder: string): string[] {
+  const hooks: readonly string[] = HOOKS;
+  return files(folder).filter((file) => {
+    if (hooks.includes(path.basename(file))) return true;
+    const link = opened(() => BpfLink.openPinned(file));
+    if (!link) return false;
+    const { programId } = link.info;
+    link.close();
+    const program = opened(() => RunningProgram.openById(programId));
+    program?.close();
+    return program?.name.startsWith("svc_") ?? false;
+  });
+}
+
+/** Undefined where something else is pinned, or may not be looked at. */
+function opened<T>(open: () => T): T | undefined {
+  try {
+    return open();
+  } catch {
+    return undefined;
+  }
+}
+
+function files(folder: string): string[] {
+  return (entries(folder) ?? []).map((name) => path.join(folder, name));
 }
 
 /** The names in a folder, or undefined if there is none. */
@@ -112,6 +261,10 @@ function entries(folder: string): string[] | undefined {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;
   }
+}
+
+function removeIfEmpty(folder: string): void {
+  if (entries(folder)?.length === 0) rmdirSync(folder);
 }
 
 /** The nearest folder on the way up that exists. */

@@ -3,6 +3,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { BpfMap, mapType } from "../../bindings/map.ts";
+import { Pins } from "../../control/dataplane/pins.ts";
 import { whyNoLab } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";
 import { waitFor } from "../../lab/wait.ts";
@@ -290,7 +291,8 @@ labTest("a pin folder of another program is left alone with a clear error", asyn
   if (whyNoLab() !== undefined) return;
   const stage = await Stage.open(["client"]);
   try {
-    await mkdir(path.join(stage.node.pins, "maps"));
+    const place = new Pins(stage.node.pins).mapPath("svc_frontends");
+    await mkdir(path.dirname(place));
     const foreign = BpfMap.create({
       type: mapType.HASH,
       name: "svc_frontends",
@@ -298,14 +300,11 @@ labTest("a pin folder of another program is left alone with a clear error", asyn
       valueSize: 4,
       maxEntries: 1,
     });
-    foreign.pin(path.join(stage.node.pins, "maps", "svc_frontends"));
+    foreign.pin(place);
     const outcome = await stage.command("run", ...stage.agentFlags);
     t.is(outcome.code, 1);
     t.regex(outcome.stderr, /svc_frontends" has keys of 4 and values of 4 bytes.*another.*program/);
-    t.is(
-      BpfMap.openPinned(path.join(stage.node.pins, "maps", "svc_frontends")).info.id,
-      foreign.info.id,
-    );
+    t.is(BpfMap.openPinned(place).info.id, foreign.info.id);
   } finally {
     await stage.close();
   }

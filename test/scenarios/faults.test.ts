@@ -168,7 +168,7 @@ labTest("links and maps that somebody removed are put back, the same maps", (t) 
     await stage.startAgent();
     const { pins } = stage.node;
     await rm(path.join(pins, "links", "connect4"));
-    await rm(path.join(pins, "maps", "svc_backends"));
+    await rm(new Pins(pins).mapPath("svc_backends"));
     t.is(await ask(stage, 1), "EACCES");
     await waitFor(async () => (await ask(stage, 1)) === "pod-b", { what: "the link to be back" });
     t.regex(stage.agentOutput(), /Links of connect4 were gone: attaching/);

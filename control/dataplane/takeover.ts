@@ -1,0 +1,341 @@
+// Which maps an agent goes on with: its own, or those of another build, whose content it takes over
+// into new maps while the other's programs serve. Whatever moment it is killed at, one build's maps
+// are in force (Pins.serving), and the next start of either build goes on from those.
+import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { type Layouts, sameEnum } from "../../bindings/collect.ts";
+import { backend, layoutHash, maps as layouts, slotPair } from "../../bindings/layout.ts";
+import { BpfMap } from "../../bindings/map.ts";
+import { Described, isShareable, ownLayouts, readLayouts } from "./described.ts";
+import {
+  type Capacities,
+  checkLayout,
+  kernelStorage,
+  type LoadedObject,
+  loadObject,
+  Meta,
+  type OpenMaps,
+  openOwn,
+  type Rodata,
+} from "./kernel.ts";
+import type { Storage } from "./maps.ts";
+import {
+  copyContent,
+  copyReasons,
+  eachAffinity,
+  moveCounters,
+  RoomError,
+  sameServices,
+} from "./migrate.ts";
+import { OWN_LAYOUT, type Pins, SOCKET_MAPS } from "./pins.ts";
+
+/** The kernel's side of a running agent. */
+export interface Kernel {
+  readonly pins: Pins;
+  readonly maps: OpenMaps;
+  readonly meta: Meta;
+  readonly storage: Storage;
+  /** Present if programs had to be loaded to create maps; they want to be attached. */
+  loaded: LoadedObject | undefined;
+  /** The maps of the build that serves until claim(), if it is another. */
+  former: Described | undefined;
+  /** What is to be brought over and removed by settle(); found by claim(). */
+  leftovers: Leftover[] | undefined;
+  /** What the user should know of a take-over. */
+  readonly notes: { level: "info" | "warn"; message: string }[];
+}
+
+/** Maps that are not in force any more, or have never been. */
+interface Leftover {
+  layout: string;
+  /** Undefined if they cannot be understood: startAnew() has said so. */
+  content: Described | undefined;
+  /** The services that have the same id here. */
+  same: ReadonlySet<number>;
+}
+
+export interface OpenOptions {
+  rodata: Rodata;
+  /** Sizes that were asked for; the others are this build's, or larger if another build's were. */
+  capacities: Capacities;
+}
+
+/** Maps whose size follows another build's, unless one was asked for. */
+const GROWING = [
+  "svc_services",
+  "svc_names",
+  "svc_backends",
+  "svc_overflow",
+  "svc_affinity",
+] as const;
+const SLOTS_PER_ELEMENT = slotPair.bytes / slotPair.stride.slot;
+const BATCH = 4096;
+
+/**
+ * The pinned maps of a folder: this build's as they are; or new ones, filled with what the build
+ * that serves now has in its own. Nothing is in force before claim(). Throws LayoutError for maps
+ * of another program, RoomError, and BpfError with the verifier's words.
+ */
+export function openKernel(pins: Pins, options: OpenOptions): Kernel {
+  const { serving } = pins;
+  if (serving === undefined || serving === OWN_LAYOUT) return openSame(pins, options);
+  const { former, why } = describe(pins, serving);
+  if (!former) return startAnew(pins, { ...options, serving, why });
+  const kernel = createMaps(pins, { ...options, serving, former });
+  try {
+    copyContent(former, kernel.storage);
+    if (!isShared(pins, "svc_affinity", serving)) copyAffinity(former, kernel.maps.svc_affinity);
+  } catch (error) {
+    kernel.loaded?.object.close();
+    former.close();
+    pins.removeMaps(OWN_LAYOUT);
+    if (error instanceof RoomError) throw error;
+    return startAnew(pins, { ...options, serving, why: (error as Error).message });
+  }
+  kernel.notes.push({
+    level: "info",
+    message: "Taking over from a build of bpfsvc with other map layouts, which serves until then",
+  });
+  return kernel;
+}
+
+/**
+ * Puts this agent's maps in force; to be followed at once by attachAll() and settle(). Until then
+ * the maps count as being written.
+ */
+export function claim(kernel: Kernel): void {
+  const { pins, maps, meta, former } = kernel;
+  const { serving } = pins;
+  if (former && !isShared(pins, "svc_affinity", serving)) copyAffinity(former, maps.svc_affinity);
+  if (former && !isShared(pins, "svc_reasons", serving))
+    copyReasons(former.layouts, former.map("svc_reasons"), maps.svc_reasons);
+  former?.close();
+  kernel.former = undefined;
+  kernel.leftovers = findLeftovers(kernel);
+  meta.mark(true);
+  meta.programs = 0n;
+  meta.layout = layoutHash;
+  if (serving !== OWN_LAYOUT) pins.serve();
+}
+
+/**
+ * Ends a take-over, or what an earlier agent left of one, once all programs are this build's: what
+ * they have counted elsewhere is added here, then all other maps are removed.
+ */
+export async function settle(kernel: Kernel): Promise<void> {
+  const { pins, meta, storage } = kernel;
+  const leftovers = kernel.leftovers ?? findLeftovers(kernel);
+  kernel.leftovers = undefined;
+  for (const leftover of leftovers) bringOver(leftover, kernel);
+  meta.mark(false);
+  if (leftovers.length > 0) await storage.grace();
+  for (const { content } of leftovers) content?.close();
+  for (const leftover of findLeftovers(kernel)) {
+    bringOver(leftover, kernel);
+    leftover.content?.close();
+    pins.removeMaps(leftover.layout);
+  }
+}
+
+function findLeftovers({ pins, storage }: Kernel): Leftover[] {
+  const layouts = pins.layouts.filter((layout) => layout !== OWN_LAYOUT);
+  return layouts.map((layout) => {
+    const content = describe(pins, layout).former;
+    try {
+      if (content) return { layout, content, same: sameServices(content, storage) };
+    } catch {
+      content?.close();
+    }
+    return { layout, content: undefined, same: new Set() };
+  });
+}
+
+/** This build's maps, created where some are missing; what was never completed is made anew. */
+function openSame(pins: Pins, options: OpenOptions): Kernel {
+  const existing = openOwn(pins);
+  const meta = existing && new Meta(existing.svc_meta, { readOnly: false });
+  if (existing && meta && meta.layout !== 0n) {
+    checkLayout(meta, pins);
+    return newKernel(pins, { maps: existing, meta });
+  }
+  if (meta) pins.removeMaps(OWN_LAYOUT);
+  return create(pins, options);
+}
+
+/** New maps beside those of the build that serves; what programs write is shared if it can be. */
+function createMaps(
+  pins: Pins,
+  options: OpenOptions & { serving: string; former?: Described },
+): Kernel {
+  clearPlace(pins);
+  const { former, serving } = options;
+  const notes: Kernel["notes"] = [];
+  if (former && !shareMaps(pins, { layouts: former.layouts, serving }))
+    notes.push({
+      level: "info",
+      message:
+        "This build stores with sockets in another form: programs of the other build stay " +
+        "attached for the replies to sockets that are open now",
+    });
+  const capacities = { ...formerSizes(pins, serving), ...options.capacities };
+  const kernel = create(pins, { ...options, capacities });
+  kernel.notes.push(...notes);
+  kernel.former = former;
+  return kernel;
+}
+
+/**
+ * Of what this build has here, maps that were in force have counters that nobody has yet: they wait
+ * for settle() under another name. Throws LayoutError for foreign maps, which stay.
+ */
+function clearPlace(pins: Pins): void {
+  const maps = openOwn(pins);
+  const wasInForce = maps && new Meta(maps.svc_meta, { readOnly: true }).layout !== 0n;
+  for (const map of Object.values(maps ?? {})) map.close();
+  if (wasInForce) pins.setAside();
+  else pins.removeMaps(OWN_LAYOUT);
+}
+
+function create(pins: Pins, options: OpenOptions): Kernel {
+  const loaded = loadObject(pins, options);
+  const maps = openOwn(pins);
+  if (!maps) throw new Error(`Maps vanished from "${pins.folder}" while they were opened`);
+  const meta = new Meta(maps.svc_meta, { readOnly: false });
+  return { ...newKernel(pins, { maps, meta }), loaded };
+}
+
+function newKernel(pins: Pins, { maps, meta }: { maps: OpenMaps; meta: Meta }): Kernel {
+  const storage = kernelStorage(maps, meta);
+  return {
+    pins,
+    maps,
+    meta,
+    storage,
+    loaded: undefined,
+    former: undefined,
+    leftovers: undefined,
+    notes: [],
+  };
+}
+
+/** Empty maps, since those of the build that serves cannot be understood. */
+function startAnew(
+  pins: Pins,
+  options: OpenOptions & { serving: string; why: string | undefined },
+): Kernel {
+  const kernel = createMaps(pins, options);
+  // Sockets may refer to backends by ids that now begin again: no generation is met twice.
+  const seed = randomBytes(4).readUInt32LE();
+  const view = viewOf(kernel.storage.backends);
+  for (let at = 0; at < view.byteLength; at += backend.bytes)
+    view.setUint32(at + backend.offset.generation, seed, true);
+  kernel.notes.push({
+    level: "warn",
+    message:
+      `Cannot read what another build of bpfsvc has programmed: ${options.why}. Everything is ` +
+      "programmed anew: open UDP sockets and ClientIP affinity get other endpoints, counters " +
+      "begin at 0",
+  });
+  return kernel;
+}
+
+/** A folder's maps with their description; why there is none. */
+function describe(pins: Pins, layout: string): { former?: Described; why?: string } {
+  try {
+    return { former: Described.open((name) => pins.mapPath(name, layout)) };
+  } catch (error) {
+    return { why: (error as Error).message };
+  }
+}
+
+/** Pins what both builds can use for this build too. False if what sockets hold is not shared. */
+function shareMaps(
+  pins: Pins,
+  { layouts: theirs, serving }: { layouts: Layouts; serving: string },
+): boolean {
+  const own = ownLayouts();
+  const share = (name: string, file: string) => {
+    const map = BpfMap.openPinned(file);
+    pins.makeFolder(pins.mapPath(name));
+    map.pin(pins.mapPath(name));
+    map.close();
+  };
+  const formerPath = (name: string) => pins.mapPath(name, serving);
+  if (isShareable("svc_affinity", [own, theirs])) share("svc_affinity", formerPath("svc_affinity"));
+  if (isShareable("svc_reasons", [own, theirs]) && sameEnum("reason", [own, theirs]))
+    share("svc_reasons", formerPath("svc_reasons"));
+  const readers = pins.readers
+    .toReversed()
+    .map((id) => (name: (typeof SOCKET_MAPS)[number]) => pins.readerPath(id, name));
+  for (const pathOf of [formerPath, ...readers]) {
+    const isSame = SOCKET_MAPS.every((name) => {
+      const file = pathOf(name);
+      return existsSync(file) && isShareable(name, [own, readLayouts(file)]);
+    });
+    if (!isSame) continue;
+    for (const name of SOCKET_MAPS) share(name, pathOf(name));
+    return true;
+  }
+  return false;
+}
+
+/** Whether a map of this build and the one of another build are the same. */
+function isShared(pins: Pins, name: string, layout: string | undefined): boolean {
+  const ids = [OWN_LAYOUT, layout].map((each) => {
+    const file = pins.mapPath(name, each);
+    if (!existsSync(file)) return undefined;
+    const map = BpfMap.openPinned(file);
+    map.close();
+    return map.info.id;
+  });
+  return ids[0] === ids[1];
+}
+
+/** How many entries another build's maps have, where that is more than is usual. */
+function formerSizes(pins: Pins, layout: string): Capacities {
+  const sizes: Capacities = {};
+  const entriesOf = (name: string): number => {
+    const file = pins.mapPath(name, layout);
+    if (!existsSync(file)) return 0;
+    const map = BpfMap.openPinned(file);
+    map.close();
+    const { maxEntries, valueSize } = map.info;
+    // Slots are 4 bytes in every build; how many make an element is not.
+    return name === "svc_slots"
+      ? Math.ceil((maxEntries * valueSize) / slotPair.stride.slot / SLOTS_PER_ELEMENT)
+      : maxEntries;
+  };
+  for (const name of [...GROWING, "svc_slots"] as const) {
+    const entries = entriesOf(name);
+    if (entries > 0) sizes[name] = Math.max(entries, layouts[name].maxEntries);
+  }
+  return sizes;
+}
+
+/** What programs of another build wrote since their maps were copied. */
+function bringOver({ content, same }: Leftover, { maps, storage }: Kernel): void {
+  if (!content) return;
+  moveCounters(content, storage, same);
+  if (content.map("svc_affinity")?.info.id === maps.svc_affinity.info.id) return;
+  eachAffinity(content, (key, value) => {
+    if (maps.svc_affinity.get(key) === undefined) maps.svc_affinity.set(key, value);
+  });
+}
+
+function copyAffinity(former: Described, affinity: BpfMap): void {
+  let [keys, values]: Uint8Array[][] = [[], []];
+  const write = () => {
+    affinity.setBatch(Buffer.concat(keys!), Buffer.concat(values!));
+    [keys, values] = [[], []];
+  };
+  eachAffinity(former, (key, value) => {
+    keys!.push(key);
+    values!.push(value);
+    if (keys!.length === BATCH) write();
+  });
+  write();
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
