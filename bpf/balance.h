@@ -93,8 +93,9 @@ static __always_inline __u64 sequence_read(void)
 
 /*
  * The frontend's u64 in svc_overflow, 0 if there is none. The kernel can recycle an element for
- * another key under a reader: the check tells. It replaces one by inserting the new one ahead and
- * unlinking the old one: a reader between the two finds neither, and looks again if it was so.
+ * another key under a reader: the check tells, and that the key still leads there. It replaces one
+ * by inserting the new one ahead and unlinking the old one: a reader between the two finds neither,
+ * and looks again if it was so.
  */
 static __noinline __u64 overflow_lookup(const struct frontend_key *key, __u32 hash)
 {
@@ -104,7 +105,9 @@ static __noinline __u64 overflow_lookup(const struct frontend_key *key, __u32 ha
 		const __u64 *value = bpf_map_lookup_elem(&svc_overflow, key);
 		__u64 word = value ? READ_ONCE(*value) : 0;
 
-		if (word >> 40 == hash >> 8)
+		/* Keys of one bucket share bits of the check, so it alone is not proof enough. */
+		if (value && word >> 40 == hash >> 8 &&
+		    bpf_map_lookup_elem(&svc_overflow, key) == value)
 			return word;
 		if (!value && !(sequence & 1) && sequence == sequence_read())
 			return 0;

@@ -226,8 +226,11 @@ labTest(
     child.kill("SIGKILL");
     await waitFor(() => populated().includes("populated 0"), { what: "the death of all inside" });
     t.deepEqual(remains("nested"), []);
-    await once(spawn("sh", [shell, "true"]), "exit");
-    t.false(fs.existsSync(folder));
+    const isSwept = async () => {
+      await once(spawn("sh", [shell, "true"]), "exit");
+      return !fs.existsSync(folder);
+    };
+    await waitFor(isSwept, { what: "the folder to be swept", timeoutSeconds: 30 });
   },
 );
 

@@ -1,11 +1,12 @@
 // Runs AVA with a live report, and ends with the one line that counts: N passed, N failed,
-// N skipped. A test that says it left something out counts as skipped.
+// N skipped. One file at a time, since many use all the CPUs there are. A test that says it left
+// something out counts as skipped.
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 
 const ava = spawn(
   process.execPath,
-  ["node_modules/ava/entrypoints/cli.mjs", "--tap", ...process.argv.slice(2)],
+  ["node_modules/ava/entrypoints/cli.mjs", "--tap", "--concurrency=1", ...process.argv.slice(2)],
   {
     stdio: ["ignore", "pipe", "inherit"],
   },

@@ -33,6 +33,7 @@ export class Serving {
       log.info(`The programs on cgroup "${cgroup}" are up to date`);
     else {
       log.info(`Attaching to cgroup "${cgroup}": every process in it is served from now on`);
+      claim(kernel);
       this.#attach();
     }
     settle(kernel).catch(({ message }: Error) => {
@@ -51,7 +52,6 @@ export class Serving {
     const { kernel, cgroup, rodata } = this.#options;
     const { pins, meta } = kernel;
     const loaded = kernel.loaded ?? loadObject(pins, { rodata, capacities: {} });
-    claim(kernel);
     attachAll(loaded, { pins, cgroup, meta });
     loaded.object.close();
     kernel.loaded = undefined;
@@ -62,6 +62,7 @@ export class Serving {
     try {
       checkCgroup(cgroup);
       const pinned = restorePins(kernel);
+      if (kernel.pins.serving === undefined) kernel.pins.serve();
       if (pinned.length > 0) log.warn(`Pins of ${pinned.join(", ")} were gone: pinned again`);
       const missing = missingHooks(kernel.pins, cgroup);
       if (missing.length > 0) {

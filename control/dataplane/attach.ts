@@ -1,8 +1,7 @@
 // Attaches the programs to a cgroup by pinned links, and leaves alone what is attached already.
 // Links are replaced by update, never detached, so that no connect falls between two programs.
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, unlinkSync } from "node:fs";
-import path from "node:path";
+import { existsSync, readFileSync, unlinkSync } from "node:fs";
 import { BpfLink, cgroupId } from "../../bindings/link.ts";
 import { BpfMap } from "../../bindings/map.ts";
 import { RunningProgram } from "../../bindings/running.ts";
@@ -73,7 +72,7 @@ export function attachAll(
       unlinkSync(pins.linkPath(hook));
       existing.close();
     }
-    mkdirSync(path.dirname(pins.linkPath(hook)), { recursive: true, mode: 0o700 });
+    pins.makeFolder(pins.linkPath(hook));
     link.pin(pins.linkPath(hook));
     link.close();
   }

@@ -6,6 +6,7 @@ import { BpfMap } from "../../bindings/map.ts";
 import { BpfObject } from "../../bindings/object.ts";
 import { membarrier } from "../../bindings/system.ts";
 import { BucketStore } from "./buckets.ts";
+import { ownLayouts } from "./described.ts";
 import type { HashStore, Storage } from "./maps.ts";
 import { objectPath } from "./objects.ts";
 import { MAP_NAMES, OWN_LAYOUT, type Pins } from "./pins.ts";
@@ -107,6 +108,8 @@ export function loadObject(
   { rodata, capacities }: { rodata: Rodata; capacities: Capacities },
 ): LoadedObject {
   const file = objectPath("sock.bpf.o");
+  if (ownLayouts().hash !== OWN_LAYOUT)
+    throw new Error(`"${file}" has other map layouts than this program: run npm run build`);
   const object = BpfObject.open(file);
   try {
     for (const [variable, value] of Object.entries(rodata)) object.setRodata(variable, value);
@@ -210,8 +213,8 @@ export function kernelStorage(maps: OpenMaps, meta: Meta): Storage {
 export function checkLayout(meta: Meta, pins: Pins): void {
   if (meta.layout === layoutHash) return;
   throw new LayoutError(
-    `The maps of this build in pin folder "${pins.folder}" are not complete: start the agent ` +
-      `with "bpfsvc run", or remove them with "bpfsvc cleanup --pins ${pins.folder}"`,
+    `The maps in pin folder "${pins.folder}" are not what their names say: remove them with ` +
+      `"bpfsvc cleanup --pins ${pins.folder}", or choose another --pins`,
   );
 }
 

@@ -27,7 +27,7 @@ import {
   RoomError,
   sameServices,
 } from "./migrate.ts";
-import { OWN_LAYOUT, type Pins, SOCKET_MAPS } from "./pins.ts";
+import { HOOKS, OWN_LAYOUT, type Pins, SOCKET_MAPS } from "./pins.ts";
 
 /** The kernel's side of a running agent. */
 export interface Kernel {
@@ -113,7 +113,6 @@ export function claim(kernel: Kernel): void {
   kernel.former = undefined;
   kernel.leftovers = findLeftovers(kernel);
   meta.mark(true);
-  meta.programs = 0n;
   meta.layout = layoutHash;
   if (serving !== OWN_LAYOUT) pins.serve();
 }
@@ -126,8 +125,11 @@ export async function settle(kernel: Kernel): Promise<void> {
   const { pins, meta, storage } = kernel;
   const leftovers = kernel.leftovers ?? findLeftovers(kernel);
   kernel.leftovers = undefined;
-  for (const leftover of leftovers) bringOver(leftover, kernel);
-  meta.mark(false);
+  try {
+    for (const leftover of leftovers) bringOver(leftover, kernel);
+  } finally {
+    meta.mark(false);
+  }
   if (leftovers.length > 0) await storage.grace();
   for (const { content } of leftovers) content?.close();
   for (const leftover of findLeftovers(kernel)) {
@@ -159,7 +161,11 @@ function openSame(pins: Pins, options: OpenOptions): Kernel {
     return newKernel(pins, { maps: existing, meta });
   }
   if (meta) pins.removeMaps(OWN_LAYOUT);
-  return create(pins, options);
+  const isNew = !existsSync(pins.mapPath("svc_backends"));
+  const kernel = create(pins, options);
+  const isServed = HOOKS.some((hook) => existsSync(pins.linkPath(hook)));
+  if (isNew && isServed) seedGenerations(kernel.storage);
+  return kernel;
 }
 
 /** New maps beside those of the build that serves; what programs write is shared if it can be. */
@@ -224,11 +230,7 @@ function startAnew(
   options: OpenOptions & { serving: string; why: string | undefined },
 ): Kernel {
   const kernel = createMaps(pins, options);
-  // Sockets may refer to backends by ids that now begin again: no generation is met twice.
-  const seed = randomBytes(4).readUInt32LE();
-  const view = viewOf(kernel.storage.backends);
-  for (let at = 0; at < view.byteLength; at += backend.bytes)
-    view.setUint32(at + backend.offset.generation, seed, true);
+  seedGenerations(kernel.storage);
   kernel.notes.push({
     level: "warn",
     message:
@@ -237,6 +239,14 @@ function startAnew(
       "begin at 0",
   });
   return kernel;
+}
+
+/** Sockets may refer to backends by ids that begin again: no generation is met twice. */
+function seedGenerations({ backends }: Storage): void {
+  const seed = randomBytes(4).readUInt32LE();
+  const view = new DataView(backends.buffer, backends.byteOffset, backends.byteLength);
+  for (let at = 0; at < view.byteLength; at += backend.bytes)
+    view.setUint32(at + backend.offset.generation, seed, true);
 }
 
 /** A folder's maps with their description; why there is none. */
@@ -334,8 +344,4 @@ function copyAffinity(former: Described, affinity: BpfMap): void {
     if (keys!.length === BATCH) write();
   });
   write();
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

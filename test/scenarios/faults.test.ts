@@ -170,7 +170,10 @@ labTest("links and maps that somebody removed are put back, the same maps", (t) 
     await rm(path.join(pins, "links", "connect4"));
     await rm(new Pins(pins).mapPath("svc_backends"));
     t.is(await ask(stage, 1), "EACCES");
-    await waitFor(async () => (await ask(stage, 1)) === "pod-b", { what: "the link to be back" });
+    await waitFor(async () => (await ask(stage, 1)) === "pod-b", {
+      what: "the link to be back",
+      timeoutSeconds: 60,
+    });
     t.regex(stage.agentOutput(), /Links of connect4 were gone: attaching/);
     t.regex(stage.agentOutput(), /Pins of svc_backends were gone/);
     t.truthy(DumpReader.open(new Pins(pins)));
@@ -187,10 +190,16 @@ labTest("a cgroup that vanishes is named, and served again when it is back", (t)
     await stage.startAgent({ arguments: ["--cgroup", cgroup] });
     await rmdir(cgroup);
     const named = /Not everything is served: Cgroup ".*passing" does not exist/;
-    await waitFor(() => named.test(stage.agentOutput()), { what: "the cgroup to be named" });
+    await waitFor(() => named.test(stage.agentOutput()), {
+      what: "the cgroup to be named",
+      timeoutSeconds: 60,
+    });
     await mkdir(cgroup);
     const again = /Serving cgroup ".*passing" again/;
-    await waitFor(() => again.test(stage.agentOutput()), { what: "the cgroup to be served" });
+    await waitFor(() => again.test(stage.agentOutput()), {
+      what: "the cgroup to be served",
+      timeoutSeconds: 60,
+    });
     t.is((await stage.dump()).services.length, 1);
   }),
 );

@@ -1,8 +1,11 @@
 // A build with other struct layouts takes over from this one and gives back, under load, by kill
 // and by SIGTERM, and is killed itself at every step: no connect fails, no reply comes from a
 // stranger, no count goes back.
+import { existsSync } from "node:fs";
+import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
+import { DumpReader } from "../../control/dataplane/dump.ts";
 import { Pins } from "../../control/dataplane/pins.ts";
 import type { Answer } from "../../lab/helper.ts";
 import type { Helper, Running } from "../../lab/host.ts";
@@ -447,6 +450,17 @@ labTest("a dump of a build that does not serve says so", async (t) => {
   const outcome = await stage.node.run([process.execPath, sameRecords, ...flags]);
   t.is(outcome.code, 1);
   t.regex(outcome.stderr, /served by a build of bpfsvc with other map layouts: use the command of/);
+});
+
+labTest("the name of the maps in force is put back, and a dump is not kept waiting", async (t) => {
+  if (whyNoLab() !== undefined) return;
+  const stage = await openStage(t);
+  const pins = new Pins(stage.node.pins);
+  const { serving } = pins;
+  await stage.node.run(["rm", path.join(pins.folder, "serving"), pins.linkPath("connect4")]);
+  await waitFor(() => pins.serving === serving, { what: "the name to be back" });
+  await waitFor(() => existsSync(pins.linkPath("connect4")), { what: "the link to be back" });
+  t.is(DumpReader.open(pins)!.sequence % 2n, 0n, "nothing is being written");
 });
 
 labTest("maps that are too small for what is in use are refused, naming the flag", async (t) => {
