@@ -107,7 +107,7 @@ static __noinline __u64 overflow_lookup(const struct frontend_key *key, __u32 ha
 
 		/* Keys of one bucket share bits of the check, so it alone is not proof enough. */
 		if (value && word >> 40 == hash >> 8 &&
-		    bpf_map_lookup_elem(&svc_overflow, key) == value)
+		    bpf_map_lookup_elem(&svc_overflow, key) == value && READ_ONCE(*value) == word)
 			return word;
 		if (!value && !(sequence & 1) && sequence == sequence_read())
 			return 0;
@@ -125,10 +125,14 @@ static __always_inline __u64 frontend_find(const struct frontend_key *key)
 		return 0;
 #pragma unroll
 	for (int place = 0; place < FRONTEND_PLACES; place++) {
-		__u64 word = READ_ONCE(*(const __u64 *)&bucket->frontend[place]);
+		const __u64 *frontend = (const __u64 *)&bucket->frontend[place];
+		__u64 word = READ_ONCE(*frontend);
 
-		if (word && word >> 40 == hash >> 8 && key_equal(&bucket->key[place], key))
-			return word;
+		if (word >> 40 != hash >> 8 || !word || !key_equal(&bucket->key[place], key))
+			continue;
+		/* The place may have been another's at first and this key's then: the word now. */
+		word = READ_ONCE(*frontend);
+		return word >> 40 == hash >> 8 ? word : 0;
 	}
 	return READ_ONCE(bucket->overflow) ? overflow_lookup(key, hash) : 0;
 }

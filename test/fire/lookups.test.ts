@@ -31,13 +31,13 @@ const CROWD: Population = { steady: 6, pairs: 3, comers: 20, phoenixes: 0 };
 /** Every id is used again at once. */
 const SCARCEST = { ...SCARCE, svc_services: 6, svc_names: 6, svc_backends: 32, svc_slots: 32 };
 const FEW: Population = { steady: 1, pairs: 0, comers: 8, phoenixes: 0 };
-/** Room for everything, so that what is created anew never waits for room. */
+/** Room for all that a run creates, so that nothing waits for room if grace periods are slow. */
 const AMPLE = {
-  svc_overflow: 64,
-  svc_services: 4096,
-  svc_names: 4096,
-  svc_backends: 65536,
-  svc_slots: 65536,
+  svc_overflow: 4096,
+  svc_services: 65536,
+  svc_names: 65536,
+  svc_backends: 524288,
+  svc_slots: 524288,
   svc_affinity: 64,
 };
 const REBORN: Population = { steady: 0, pairs: 2, comers: 20, phoenixes: 10 };
