@@ -576,6 +576,13 @@ export const maps = {
     maxEntries: 2097152,
     flags: 1024,
   },
+  svc_socket_more: {
+    type: 24,
+    keyBytes: 4,
+    valueBytes: 12304,
+    maxEntries: 0,
+    flags: 1,
+  },
   svc_sockets: {
     type: 24,
     keyBytes: 4,
@@ -583,14 +590,7 @@ export const maps = {
     maxEntries: 0,
     flags: 1,
   },
-  svc_sockets_more: {
-    type: 24,
-    keyBytes: 4,
-    valueBytes: 12304,
-    maxEntries: 0,
-    flags: 1,
-  },
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x8317d5bc9debdd3cn;
+export const layoutHash = 0x055e01deb2ab42aan;

@@ -125,14 +125,11 @@ static __always_inline __u64 frontend_find(const struct frontend_key *key)
 		return 0;
 #pragma unroll
 	for (int place = 0; place < FRONTEND_PLACES; place++) {
-		const __u64 *frontend = (const __u64 *)&bucket->frontend[place];
-		__u64 word = READ_ONCE(*frontend);
+		__u64 word = READ_ONCE(*(const __u64 *)&bucket->frontend[place]);
 
-		if (word >> 40 != hash >> 8 || !word || !key_equal(&bucket->key[place], key))
-			continue;
-		/* The place may have been another's at first and this key's then: the word now. */
-		word = READ_ONCE(*frontend);
-		return word >> 40 == hash >> 8 ? word : 0;
+		/* A place is another key's only after a grace period: these two belong together. */
+		if (word && word >> 40 == hash >> 8 && key_equal(&bucket->key[place], key))
+			return word;
 	}
 	return READ_ONCE(bucket->overflow) ? overflow_lookup(key, hash) : 0;
 }

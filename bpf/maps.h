@@ -23,7 +23,7 @@ enum limit {
 	FRONTEND_BUCKETS = 65536,  /* elements of svc_frontends, a power of two */
 	FRONTEND_PLACES = 4,	   /* frontends in one of them */
 	SOCKET_RECORDS = 2,	   /* destinations of one socket in svc_sockets */
-	SOCKET_RECORDS_MORE = 256, /* further ones, in svc_sockets_more */
+	SOCKET_RECORDS_MORE = 256, /* further ones, in svc_socket_more */
 	NAME_BYTES = 64,	   /* a Kubernetes label is at most 63 bytes long */
 };
 
@@ -94,8 +94,8 @@ struct frontend {
 
 /*
  * svc_frontends: a hash table in an array, which needs no call to look up and none to write. The
- * key's hash gives the bucket. A place is free while its frontend is 0; the key is written before
- * the frontend, which a reader reads first. Frontends that find no place are in svc_overflow.
+ * key's hash gives the bucket. A place is free while its frontend is 0, and given to another key
+ * only after a grace period. Frontends that find no place are in svc_overflow.
  */
 struct frontend_bucket {
 	struct frontend frontend[FRONTEND_PLACES];
@@ -165,7 +165,7 @@ struct record {
 	__u64 reference; /* backend id | generation << 32; 0: left the endpoint, replies only */
 };
 
-/* svc_sockets and svc_sockets_more: socket storage, gone with the socket, never evicted. */
+/* svc_sockets and svc_socket_more: socket storage, gone with the socket, never evicted. */
 struct socket_records {
 	struct bpf_spin_lock lock;
 	__u32 count; /* records in use, from the first on */
@@ -262,7 +262,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct socket_records_more);
-} svc_sockets_more SEC(".maps");
+} svc_socket_more SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -150,7 +150,7 @@ static __always_inline __u64 socket_recall(struct bpf_sock *sk, const struct fro
 	reference = records_recall(few->record, few->count, SOCKET_RECORDS, key, few->clock);
 	if (reference || few->count < SOCKET_RECORDS)
 		return reference;
-	more = bpf_sk_storage_get(&svc_sockets_more, sk, NULL, 0);
+	more = bpf_sk_storage_get(&svc_socket_more, sk, NULL, 0);
 	if (!more)
 		return 0;
 	return records_recall(more->record, more->count, SOCKET_RECORDS_MORE, key, few->clock);
@@ -163,7 +163,7 @@ static __noinline void socket_remember_more(struct bpf_sock *sk, const struct fr
 	struct socket_records_more *more;
 	bool stored;
 
-	more = bpf_sk_storage_get(&svc_sockets_more, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	more = bpf_sk_storage_get(&svc_socket_more, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!more) {
 		reason_count(REASON_NO_SOCKET_STORE);
 		return;
@@ -217,7 +217,7 @@ static __always_inline bool socket_reply(struct bpf_sock *sk, const struct addre
 	bpf_spin_unlock(&few->lock);
 	if (few->count < SOCKET_RECORDS)
 		return found;
-	more = bpf_sk_storage_get(&svc_sockets_more, sk, NULL, 0);
+	more = bpf_sk_storage_get(&svc_socket_more, sk, NULL, 0);
 	if (!more)
 		return found;
 	bpf_spin_lock(&more->lock);

@@ -6,52 +6,20 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-SEC("cgroup/connect4")
-int svc_connect4(struct bpf_sock_addr *ctx)
-{
-	return 1;
-}
+#define EMPTY(hook)                                                                                \
+	SEC("cgroup/" #hook)                                                                       \
+	int svc_##hook(struct bpf_sock_addr *ctx)                                                  \
+	{                                                                                          \
+		return 1;                                                                          \
+	}
 
-SEC("cgroup/connect6")
-int svc_connect6(struct bpf_sock_addr *ctx)
-{
-	return 1;
-}
-
-SEC("cgroup/sendmsg4")
-int svc_sendmsg4(struct bpf_sock_addr *ctx)
-{
-	return 1;
-}
-
-SEC("cgroup/sendmsg6")
-int svc_sendmsg6(struct bpf_sock_addr *ctx)
-{
-	return 1;
-}
-
-SEC("cgroup/recvmsg4")
-int svc_recvmsg4(struct bpf_sock_addr *ctx)
-{
-	return 1;
-}
-
-SEC("cgroup/recvmsg6")
-int svc_recvmsg6(struct bpf_sock_addr *ctx)
-{
-	return 1;
-}
-
-SEC("cgroup/getpeername4")
-int svc_getpeername4(struct bpf_sock_addr *ctx)
-{
-	return 1;
-}
-
-SEC("cgroup/getpeername6")
-int svc_getpeername6(struct bpf_sock_addr *ctx)
-{
-	return 1;
-}
+EMPTY(connect4)
+EMPTY(connect6)
+EMPTY(sendmsg4)
+EMPTY(sendmsg6)
+EMPTY(recvmsg4)
+EMPTY(recvmsg6)
+EMPTY(getpeername4)
+EMPTY(getpeername6)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

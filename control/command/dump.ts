@@ -22,13 +22,8 @@ export interface DumpOptions extends DumpFilter {
  */
 export async function dump(options: DumpOptions): Promise<void> {
   const pins = new Pins(options.pins);
-  const reader = DumpReader.open(pins);
-  if (!reader)
-    throw new UserError(
-      `Nothing is pinned in "${pins.folder}": start the agent with "bpfsvc run", or name its ` +
-        "folder with --pins",
-      ExitCode.notRunning,
-    );
+  let reader = openReader(pins);
+  let { serving } = pins;
   let printed = "";
   for (;;) {
     const text = formatDump(await reader.read(options), options.output);
@@ -36,9 +31,20 @@ export async function dump(options: DumpOptions): Promise<void> {
     printed = text;
     if (!options.watch) return;
     await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
-    if (!pins.exists())
-      throw new UserError(`The pins in "${pins.folder}" were removed`, ExitCode.notRunning);
+    // Other maps serve after another build took over, and none after a cleanup.
+    if (pins.serving !== serving) reader = openReader(pins);
+    serving = pins.serving;
   }
+}
+
+function openReader(pins: Pins): DumpReader {
+  const reader = DumpReader.open(pins);
+  if (reader) return reader;
+  throw new UserError(
+    `Nothing is pinned in "${pins.folder}": start the agent with "bpfsvc run", or name its ` +
+      "folder with --pins",
+    ExitCode.notRunning,
+  );
 }
 
 /** What parts one printed state from the next: a cleared terminal, a blank line, or "---". */

@@ -43,6 +43,8 @@ export async function run(options: RunOptions): Promise<void> {
   const rodata = { remember_tcp: options.rememberTcp ? 1 : 0 };
   const kernel = openKernel(pins, { rodata, capacities: capacities(options) });
   for (const { level, message } of kernel.notes) log[level](message);
+  // What an agent before this one gave up may still be read, and is free to this one.
+  await kernel.storage.grace();
   const fallbackNodeAddresses = defaultRouteAddresses();
   const cluster = new Cluster({ nodeName, fallbackNodeAddresses });
   const dataplane = new Dataplane(new Maps(kernel.storage));

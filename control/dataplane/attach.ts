@@ -12,8 +12,6 @@ import { HOOKS, type Hook, type Pins, READER_HOOKS, SOCKET_MAPS } from "./pins.t
 
 /** How many earlier builds' readers stay attached; each costs a lookup for every datagram. */
 const READERS_KEPT = 3;
-/** The kernel cuts names. */
-const NAME_LENGTH = 15;
 
 /** Names a build of the programs together with their configuration. */
 export function programsHash(rodata: Rodata): bigint {
@@ -94,7 +92,7 @@ function keepReader(
   const program = openProgram(programId);
   if (!program) return;
   const maps = program.mapIds.map((id) => BpfMap.openById(id));
-  const named = (name: string) => maps.find(({ info }) => info.name === name.slice(0, NAME_LENGTH));
+  const named = (name: string) => maps.find(({ info }) => info.name === name);
   const sockets = named(SOCKET_MAPS[0]);
   if (sockets && sockets.info.id !== own.info.id) {
     const pathOf = (name: Hook | (typeof SOCKET_MAPS)[number]) =>

@@ -94,3 +94,27 @@ test("counts of overflowing frontends that a kill left wrong are put right", (t)
   new BucketStore(bytes, rest);
   t.is(view.getUint32(frontendBucket.offset.overflow, true), 0);
 });
+
+test("a place that was given up is another's only after the grace period", (t) => {
+  const { store, bytes, rest } = makeStore(1);
+  const put = (host: number) =>
+    store.setBatch(makeKey(host), encodeFrontend(makeKey(host), { service: host, kind: 1 }));
+  for (const host of [1, 2, 3, 4]) put(host);
+  const keys = bytes.slice(frontendBucket.offset.key);
+  store.deleteBatch(makeKey(1));
+  const reuse = store.giveUp();
+  put(5);
+  t.is(rest.entriesByKey.size, 1, "the bucket has no place for it yet");
+  t.deepEqual(
+    bytes.slice(frontendBucket.offset.key, frontendBucket.offset.overflow),
+    keys.slice(0, 80),
+  );
+  t.is(store.giveUp(), undefined);
+  reuse?.();
+  put(6);
+  t.is(rest.entriesByKey.size, 1);
+  t.deepEqual(
+    [5, 6].map((host) => find(bytes, rest, makeKey(host))),
+    [5, 6],
+  );
+});

@@ -40,6 +40,10 @@ export class BucketStore implements HashStore {
   readonly #overflow: HashStore;
   /** Where each key is: its place, or undefined for svc_overflow. */
   readonly #places = new Map<string, number | undefined>();
+  /** Places whose frontend is gone, but whose key a program may be comparing. */
+  readonly #resting = new Set<number>();
+  /** Those of them that giveUp() has not handed out yet. */
+  #givenUp: number[] = [];
 
   /** Takes over what the memory holds. Its size is a power of two of buckets. */
   constructor(bytes: Uint8Array, overflow: HashStore) {
@@ -79,9 +83,22 @@ export class BucketStore implements HashStore {
       if (place === undefined) {
         this.#overflow.deleteBatch(key);
         this.#halves[this.#overflowIndex(key)]!--;
-      } else Atomics.store(this.#words, wordIndex(place), 0n);
+      } else {
+        Atomics.store(this.#words, wordIndex(place), 0n);
+        this.#resting.add(place);
+        this.#givenUp.push(place);
+      }
       this.#places.delete(text);
     }
+  }
+
+  giveUp(): (() => void) | undefined {
+    if (this.#givenUp.length === 0) return undefined;
+    const places = this.#givenUp;
+    this.#givenUp = [];
+    return () => {
+      for (const place of places) this.#resting.delete(place);
+    };
   }
 
   *entries(): Generator<{ keys: Uint8Array; values: Uint8Array; count: number }> {
@@ -114,7 +131,7 @@ export class BucketStore implements HashStore {
   #freePlace(key: Uint8Array): number | undefined {
     const first = this.#bucketOf(key) * PLACES;
     for (let place = first; place < first + PLACES; place++)
-      if (this.#words[wordIndex(place)] === 0n) return place;
+      if (this.#words[wordIndex(place)] === 0n && !this.#resting.has(place)) return place;
     return undefined;
   }
 

@@ -19,14 +19,15 @@ export interface RowError {
   message: string;
 }
 
-/** Ids and extents that no table refers to, but a program may. */
+/** Ids, extents and places that nothing refers to, but a program may. */
 interface Quarantine {
+  places: (() => void)[];
   backends: { id: number; service: number }[];
   extents: Extent[];
   services: number[];
 }
 
-const EMPTY = (): Quarantine => ({ backends: [], extents: [], services: [] });
+const EMPTY = (): Quarantine => ({ places: [], backends: [], extents: [], services: [] });
 
 export class Dataplane {
   readonly #maps: Maps;
@@ -74,8 +75,7 @@ export class Dataplane {
 
   /** True while ids wait for a grace period. */
   get hasQuarantine(): boolean {
-    const { backends, extents, services } = this.#quarantine;
-    return backends.length + extents.length + services.length > 0;
+    return Object.values(this.#quarantine).some((waiting) => waiting.length > 0);
   }
 
   /** Wants these rows, in place of earlier ones of the same key. Nothing is written yet. */
@@ -113,6 +113,8 @@ export class Dataplane {
     if (failed.length > 0) failed = this.#frontends.writeAdditions();
     for (const plan of plans) this.#settle(plan);
     this.#finishClosing();
+    const reuse = this.#maps.storage.frontends.giveUp?.();
+    if (reuse) this.#quarantine.places.push(reuse);
     failed.push(...this.#names.writeAdditions(), ...this.#names.writeRemovals());
     this.#maps.storage.mark(false);
     errors.push(...this.#explain(failed));
@@ -141,8 +143,9 @@ export class Dataplane {
   }
 
   /** After the grace period: nothing refers to these any more, and nobody is still reading them. */
-  #free({ backends, extents, services }: Quarantine): void {
+  #free({ places, backends, extents, services }: Quarantine): void {
     this.#maps.storage.mark(true);
+    for (const reuse of places) reuse();
     const gone = new Set(services);
     for (const { id, service } of backends) {
       if (!gone.has(service)) this.#maps.addDeparted(service, this.#maps.backendConnections(id));
@@ -158,7 +161,8 @@ export class Dataplane {
     this.#maps.storage.mark(false);
   }
 
-  #requarantine({ backends, extents, services }: Quarantine): void {
+  #requarantine({ places, backends, extents, services }: Quarantine): void {
+    this.#quarantine.places.push(...places);
     this.#quarantine.backends.push(...backends);
     this.#quarantine.extents.push(...extents);
     this.#quarantine.services.push(...services);

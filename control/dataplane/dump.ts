@@ -6,10 +6,8 @@ import {
   emptyAction,
   frontend,
   frontendKey,
-  frontendKind,
   service,
   serviceName,
-  serviceType,
   table,
 } from "../../bindings/layout.ts";
 import { formatAddress } from "../model/address.ts";
@@ -21,8 +19,10 @@ import {
 } from "../model/rows.ts";
 import { bucketEntries } from "./buckets.ts";
 import { checkLayout, Meta, type OpenMaps, openPinned } from "./kernel.ts";
+import { decodeTable } from "./maps.ts";
 import type { Pins } from "./pins.ts";
 import { decodeText } from "./restore.ts";
+import { KIND_WORDS, PROTOCOL_WORDS, STATE_WORDS, TYPE_WORDS } from "./words.ts";
 
 export type TableName = "internal" | "inside" | "outside";
 
@@ -75,26 +75,6 @@ const TABLES: readonly [TableName, number][] = [
   ["inside", table.TABLE_INSIDE],
   ["outside", table.TABLE_OUTSIDE],
 ];
-const KINDS = new Map<number, FrontendKind>([
-  [frontendKind.FRONTEND_CLUSTER_IP, "clusterIP"],
-  [frontendKind.FRONTEND_EXTERNAL_IP, "externalIP"],
-  [frontendKind.FRONTEND_LOAD_BALANCER, "loadBalancer"],
-  [frontendKind.FRONTEND_NODE_PORT, "nodePort"],
-]);
-const TYPES = new Map<number, ServiceType>([
-  [serviceType.TYPE_CLUSTER_IP, "ClusterIP"],
-  [serviceType.TYPE_NODE_PORT, "NodePort"],
-  [serviceType.TYPE_LOAD_BALANCER, "LoadBalancer"],
-]);
-const STATES = new Map<number, BackendState>([
-  [backendState.BACKEND_READY, "ready"],
-  [backendState.BACKEND_TERMINATING, "terminating"],
-]);
-const PROTOCOLS = new Map([
-  [6, "TCP"],
-  [17, "UDP"],
-  [132, "SCTP"],
-]);
 const ATTEMPTS = 50;
 const PAUSE_MS = 2;
 
@@ -163,17 +143,17 @@ export class DumpReader {
   #readService(id: number, names: DataView, at: number): DumpedService {
     const name = serviceName.read(names, at);
     const row = service.read(this.#services, id * service.bytes);
-    const words = row.table.map((word) => ({
-      slots: Number((word >> 32n) & 0xffffffn),
-      whenEmpty: whenEmptyName(Number(word >> 56n)),
+    const words = row.table.map(decodeTable).map(({ length, whenEmpty }) => ({
+      slots: length,
+      whenEmpty: whenEmptyName(whenEmpty),
     }));
     return {
       namespace: decodeText(name.namespace),
       name: decodeText(name.name),
       port: decodeText(name.port),
-      protocol: PROTOCOLS.get(name.protocol) ?? String(name.protocol),
+      protocol: PROTOCOL_WORDS.get(name.protocol) ?? String(name.protocol),
       family: name.family === 6 ? 6 : 4,
-      type: TYPES.get(name.type) ?? "ClusterIP",
+      type: TYPE_WORDS.get(name.type) ?? "ClusterIP",
       affinitySeconds: row.affinitySeconds,
       frontends: [],
       endpoints: [],
@@ -197,7 +177,7 @@ export class DumpReader {
         const key = keys.subarray(index * frontendKey.bytes, (index + 1) * frontendKey.bytes);
         const value = frontend.read(valueView, index * frontend.bytes);
         services.get(value.service)?.frontends.push({
-          kind: KINDS.get(value.kind) ?? "clusterIP",
+          kind: KIND_WORDS.get(value.kind) ?? "clusterIP",
           address: formatAddress(key.subarray(0, 16)),
           port: keyView.getUint16(index * frontendKey.bytes + frontendKey.offset.port),
         });
@@ -219,7 +199,7 @@ export class DumpReader {
       owner.endpoints.push({
         address: formatAddress(row.address),
         port: row.port,
-        state: STATES.get(row.state) ?? "ready",
+        state: STATE_WORDS.get(row.state) ?? "ready",
         connections: Number(row.connections),
         tables: TABLES.filter(([, bit]) => row.listed & (1 << bit)).map(([name]) => name),
         id,

@@ -19,6 +19,11 @@ export interface HashStore {
   setBatch(keys: Uint8Array, values: Uint8Array): void;
   /** Keys that are missing are no error. */
   deleteBatch(keys: Uint8Array): void;
+  /**
+   * Room that was given up since the last call and that programs may still read: the function
+   * returned makes it usable again, after a grace period. Undefined if there is none.
+   */
+  giveUp?(): (() => void) | undefined;
   entries(): Iterable<{ keys: Uint8Array; values: Uint8Array; count: number }>;
 }
 
@@ -125,6 +130,15 @@ export function slotBackend(slot: number): number {
   return slot & SLOT_BACKEND_MASK;
 }
 
+/** The parts of a table word. */
+export function decodeTable(word: bigint): TableWord {
+  return {
+    offset: Number(word & 0xffffffffn),
+    length: Number((word >> LENGTH_SHIFT) & LENGTH_MASK),
+    whenEmpty: Number(word >> ACTION_SHIFT),
+  };
+}
+
 export class Maps {
   readonly storage: Storage;
   readonly writes: WriteCounts = { backends: 0, slots: 0, tables: 0 };
@@ -209,12 +223,7 @@ export class Maps {
   }
 
   readTable(id: number, which: number): TableWord {
-    const word = Atomics.load(this.#serviceWords, this.#tableIndex(id, which));
-    return {
-      offset: Number(word & 0xffffffffn),
-      length: Number((word >> LENGTH_SHIFT) & LENGTH_MASK),
-      whenEmpty: Number(word >> ACTION_SHIFT),
-    };
+    return decodeTable(Atomics.load(this.#serviceWords, this.#tableIndex(id, which)));
   }
 
   /** Flips a table: one store, after which readers use the new extent. */

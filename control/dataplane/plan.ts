@@ -1,6 +1,6 @@
 // From a desired service row to the writes that make the maps say so. Takes ids and extents, writes
 // nothing; a row that does not fit takes nothing and is named.
-import { emptyAction, frontendKind, serviceType } from "../../bindings/layout.ts";
+import { emptyAction } from "../../bindings/layout.ts";
 import { parseAddress } from "../model/address.ts";
 import { maglevLength, maglevTable } from "../model/maglev.ts";
 import { PROTOCOLS, type ServiceRow, type TableRow } from "../model/rows.ts";
@@ -16,8 +16,8 @@ import {
   type Maps,
   type TableWord,
 } from "./maps.ts";
-import { backendStates } from "./states.ts";
 import { bytesToText, type Table } from "./table.ts";
+import { BACKEND_STATES, FRONTEND_KINDS, SERVICE_TYPES } from "./words.ts";
 
 /** Where ids and extents come from. */
 export interface Pools {
@@ -56,18 +56,6 @@ export class CapacityError extends Error {
     this.name = "CapacityError";
   }
 }
-
-const KINDS = {
-  clusterIP: frontendKind.FRONTEND_CLUSTER_IP,
-  externalIP: frontendKind.FRONTEND_EXTERNAL_IP,
-  loadBalancer: frontendKind.FRONTEND_LOAD_BALANCER,
-  nodePort: frontendKind.FRONTEND_NODE_PORT,
-} as const;
-const TYPES = {
-  ClusterIP: serviceType.TYPE_CLUSTER_IP,
-  NodePort: serviceType.TYPE_NODE_PORT,
-  LoadBalancer: serviceType.TYPE_LOAD_BALANCER,
-} as const;
 
 /** Plans one row. `held` is what it holds now, if anything. Throws CapacityError, nothing taken. */
 export function planService(
@@ -176,7 +164,7 @@ function planBackends(
       entry: {
         address: addressBytes(backend.address),
         port: backend.port,
-        state: backendStates[backend.state],
+        state: BACKEND_STATES[backend.state],
         listed: listed[index]!,
         generation: known === undefined ? (generation + 1) >>> 0 || 1 : generation,
         service: held.id,
@@ -233,7 +221,7 @@ function planFrontends(row: ServiceRow, held: Held, frontends: Table): Map<strin
     const protocol = PROTOCOLS[row.protocol];
     const key = encodeFrontendKey({ address: addressBytes(address), port, protocol });
     const text = bytesToText(key);
-    const value = encodeFrontend(key, { service: held.id, kind: KINDS[kind] });
+    const value = encodeFrontend(key, { service: held.id, kind: FRONTEND_KINDS[kind] });
     planned.set(text, bytesToText(value));
     if (frontends.desired(text) === undefined) added++;
   }
@@ -245,7 +233,7 @@ function planFrontends(row: ServiceRow, held: Held, frontends: Table): Map<strin
 
 function planName(row: ServiceRow): string {
   return bytesToText(
-    encodeName({ ...row, protocol: PROTOCOLS[row.protocol], type: TYPES[row.type] }),
+    encodeName({ ...row, protocol: PROTOCOLS[row.protocol], type: SERVICE_TYPES[row.type] }),
   );
 }
 

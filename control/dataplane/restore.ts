@@ -2,11 +2,11 @@
 // had written it. Writes nothing.
 import { serviceName } from "../../bindings/layout.ts";
 import { formatAddress } from "../model/address.ts";
-import { PROTOCOLS, type Protocol } from "../model/rows.ts";
 import { backendName, extentsOf, type Held, newHeld, serviceKey } from "./held.ts";
 import { type Maps, TABLE_COUNT } from "./maps.ts";
 import type { Pools } from "./plan.ts";
 import { type Table, textToBytes } from "./table.ts";
+import { PROTOCOL_WORDS } from "./words.ts";
 
 export interface Restored {
   /** By key, what the model can claim again. */
@@ -16,10 +16,6 @@ export interface Restored {
   /** Backend ids that were on their way out. */
   leaving: { id: number; service: number }[];
 }
-
-const PROTOCOL_NAMES = new Map<number, Protocol>(
-  Object.entries(PROTOCOLS).map(([name, number]) => [number, name as Protocol]),
-);
 
 /** The service id in a value of svc_frontends, or in a key of svc_names. */
 export function serviceIdOf(text: string): number {
@@ -93,7 +89,7 @@ function decodeKey(value: string): string {
     namespace: decodeText(name.namespace),
     name: decodeText(name.name),
     port: decodeText(name.port),
-    protocol: PROTOCOL_NAMES.get(name.protocol) ?? "TCP",
+    protocol: PROTOCOL_WORDS.get(name.protocol) ?? "TCP",
     family: name.family === 6 ? 6 : 4,
   });
 }

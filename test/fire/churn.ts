@@ -19,6 +19,18 @@ export interface Population {
   phoenixes: number;
 }
 
+export const CROWD: Population = { steady: 6, pairs: 3, comers: 20, phoenixes: 0 };
+
+/** Capacities with which the crowd runs out of ids of every kind, and uses them again, at once. */
+export const SCARCE = {
+  svc_overflow: 128,
+  svc_services: 24,
+  svc_names: 24,
+  svc_backends: 96,
+  svc_slots: 128,
+  svc_affinity: 64,
+};
+
 /** All frontends share so many buckets of svc_frontends, so that places are fought for. */
 const BUCKETS = 8;
 /** The most endpoints of a Service. */

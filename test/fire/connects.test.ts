@@ -11,21 +11,13 @@ import { Pins } from "../../control/dataplane/pins.ts";
 import type { Host } from "../../lab/host.ts";
 import { Lab, type LabNode } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";
-import { Churn } from "./churn.ts";
+import { Churn, CROWD, SCARCE } from "./churn.ts";
 import { Load } from "./loader.ts";
 import { Oracle } from "./oracle.ts";
 
 const labTest = needsLab(test);
 const SECONDS = 15;
 const PORT = 8080;
-const SCARCE = {
-  svc_overflow: 128,
-  svc_services: 24,
-  svc_names: 24,
-  svc_backends: 96,
-  svc_slots: 128,
-  svc_affinity: 64,
-};
 
 /** Every address that begins with fd00 and is no pod's is the server's. */
 async function serveAll(node: LabNode, server: Host): Promise<void> {
@@ -57,7 +49,7 @@ labTest("real connections end only where they may while everything changes", asy
   const churn = new Churn({
     dataplane: new Dataplane(new Maps(kernelStorage(opened, meta))),
     oracle,
-    population: { steady: 6, pairs: 3, comers: 20, phoenixes: 0 },
+    population: CROWD,
     random: Math.random,
     port: PORT,
   });

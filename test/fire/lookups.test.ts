@@ -10,7 +10,7 @@ import { kernelStorage, loadObject, Meta, openPinned } from "../../control/datap
 import { type BackendEntry, Maps, type Storage } from "../../control/dataplane/maps.ts";
 import { Pins } from "../../control/dataplane/pins.ts";
 import { needsLab } from "../../lab/needs.ts";
-import { Churn, type Population } from "./churn.ts";
+import { Churn, CROWD, type Population, SCARCE } from "./churn.ts";
 import { type Counts, Oracle, violationsOf } from "./oracle.ts";
 import type { ReaderOrders } from "./reader.ts";
 import { keepApart, Readers } from "./readers.ts";
@@ -18,16 +18,6 @@ import { keepApart, Readers } from "./readers.ts";
 const labTest = needsLab(test.serial as typeof test);
 let plays = 0;
 
-/** Ids of every kind run out and are used again within a second. */
-const SCARCE = {
-  svc_overflow: 128,
-  svc_services: 24,
-  svc_names: 24,
-  svc_backends: 96,
-  svc_slots: 128,
-  svc_affinity: 64,
-};
-const CROWD: Population = { steady: 6, pairs: 3, comers: 20, phoenixes: 0 };
 /** Every id is used again at once. */
 const SCARCEST = { ...SCARCE, svc_services: 6, svc_names: 6, svc_backends: 32, svc_slots: 32 };
 const FEW: Population = { steady: 1, pairs: 0, comers: 8, phoenixes: 0 };
