@@ -63,6 +63,7 @@ export function* makeRows({ services, endpoints, protocolOf }: Shape): Generator
       family: 4,
       type: "ClusterIP",
       affinitySeconds: 0,
+      sources: undefined,
       frontends: [{ kind: "clusterIP", address: serviceAddress(service), port: SERVICE_PORT }],
       backends,
       internal: all,

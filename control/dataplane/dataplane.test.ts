@@ -29,6 +29,7 @@ function makeRow(options: {
     family: 4,
     type: "ClusterIP",
     affinitySeconds: 0,
+    sources: undefined,
     frontends,
     backends,
     internal: uniform,

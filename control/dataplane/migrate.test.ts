@@ -123,6 +123,7 @@ function makeRow(name: string, number: number): ServiceRow {
     family: 4,
     type: "NodePort",
     affinitySeconds: 90,
+    sources: undefined,
     frontends: [{ kind: "clusterIP", address: `10.96.0.${number}`, port: 80 }],
     backends,
     internal: uniform,

@@ -92,6 +92,7 @@ export function makeServiceRow(
     family,
     type: service.type === "ExternalName" ? "ClusterIP" : service.type,
     affinitySeconds: service.affinitySeconds,
+    sources: undefined,
     frontends: findFrontends(servicePort, node),
     backends: lists.reachable.map(makeBackend),
     internal: makeTable(internalList, { lists, kind: "uniform" }),

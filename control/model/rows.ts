@@ -38,6 +38,21 @@ export interface TableRow {
   whenEmpty: "refuse" | "drop";
 }
 
+/** Who may ask the load-balancer VIPs of a service port (semantics §8). */
+export interface SourceRow {
+  /** Canonical "address/length" ranges of the row's family, sorted, at least one; no /0. */
+  ranges: readonly string[];
+  /** The verdict on this node's own processes, whose source address is not known at connect. */
+  nodeAllowed: boolean;
+}
+
+/** What becomes of the ports of an address that no service row captures (semantics §7.5, §7.6). */
+export interface AddressRow {
+  address: string;
+  /** "refuse": a cluster IP of ours. "leave": an address of a Service of another proxy. */
+  action: "refuse" | "leave";
+}
+
 /** One service port of one family: the unit in which everything is programmed. */
 export interface ServiceRow {
   /** Unique and stable: "namespace/name:port/protocol/family", port being the port's name. */
@@ -51,6 +66,8 @@ export interface ServiceRow {
   type: ServiceType;
   /** Timeout of ClientIP affinity in seconds, 0 for none (semantics §11). */
   affinitySeconds: number;
+  /** What the load-balancer VIPs accept; undefined: they are open to all (semantics §8). */
+  sources: SourceRow | undefined;
   /** Distinct by address and port; order carries no meaning. A frontend another Service owns
    * (the older one, then by name) is not listed. */
   frontends: readonly FrontendRow[];

@@ -228,6 +228,7 @@ export class Churn {
       family: 6,
       type: "ClusterIP",
       affinitySeconds: owner.number % 3 === 0 ? AFFINITY_SECONDS : 0,
+      sources: undefined,
       frontends: owner.targets.map((target) => {
         const { address, port } = this.frontends[target]!;
         return { kind: target % 2 === 0 ? "clusterIP" : "externalIP", address, port };
