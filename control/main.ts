@@ -125,13 +125,25 @@ function exitCodeOf(error: unknown): number {
   return error instanceof UserError ? error.exitCode : ExitCode.failed;
 }
 
+/** Tells what went wrong, if anybody can still be told. */
+function tell(text: string): void {
+  process.stderr.on("error", () => {});
+  process.stderr.write(text);
+}
+
+// Whoever reads the output may have seen enough; a disk may be full.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit();
+  tell(`bpfsvc: Cannot write the output: ${error.message}\n`);
+  process.exit(ExitCode.failed);
+});
+
 try {
   await main();
 } catch (error) {
   process.exitCode = exitCodeOf(error);
   if (!(error instanceof CommanderError)) {
     const { message, stack } = error as Error;
-    process.stderr.write(`bpfsvc: ${message}\n`);
-    if (process.env.BPFSVC_STACK) process.stderr.write(`${stack}\n`);
+    tell(`bpfsvc: ${message}\n${process.env.BPFSVC_STACK ? `${stack}\n` : ""}`);
   }
 }

@@ -1,6 +1,9 @@
 // What goes wrong around a running agent: full maps and bad manifests. Each fault is named, and
 // nothing else is lost.
-import { mkdir, rm, rmdir, symlink, truncate, writeFile } from "node:fs/promises";
+import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { mkdir, mkdtemp, rm, rmdir, symlink, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import test from "ava";
 import { DumpReader } from "../../control/dataplane/dump.ts";
@@ -9,7 +12,7 @@ import { whyNoLab } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";
 import { waitFor } from "../../lab/wait.ts";
 import { type Manifest, makeService, makeSlices } from "./objects.ts";
-import { POD_PORT, Stage, whoTcp } from "./stage.ts";
+import { COMMAND, POD_PORT, Stage, whoTcp } from "./stage.ts";
 
 const labTest = needsLab(test.serial);
 
@@ -203,3 +206,41 @@ labTest("a cgroup that vanishes is named, and served again when it is back", (t)
     t.is((await stage.dump()).services.length, 1);
   }),
 );
+
+labTest("an agent whose log's disk is full serves on, and says how much of the log is lost", (t) =>
+  onStage(async (stage) => {
+    const disk = await mkdtemp(path.join(tmpdir(), "bpfsvc-disk-"));
+    t.is(spawnSync("mount", ["-t", "tmpfs", "-o", "size=64k", "bpfsvc", disk]).status, 0);
+    const log = path.join(disk, "agent.log");
+    const filler = path.join(disk, "filler");
+    const run = [process.execPath, COMMAND, "run", ...stage.agentFlags];
+    try {
+      await writeFile(filler, Buffer.alloc(1 << 20)).catch(() => {});
+      const agent = await stage.node.start(["sh", "-c", 'exec "$@" 2>"$0"', log, ...run]);
+      await stage.apply("1", numbered(stage, 1));
+      await waitFor(async () => (await ask(stage, 1)) === "pod-b", { what: "Service 1" });
+      t.is(readFileSync(log, "utf8"), "");
+      await rm(filler);
+      await stage.apply("2", [...numbered(stage, 2), { kind: "Service" }]);
+      await waitFor(() => /\d+ lines of this log are lost/.test(readFileSync(log, "utf8")), {
+        what: "the log to go on",
+      });
+      t.is(await ask(stage, 2), "pod-b");
+      await agent.stop();
+    } finally {
+      spawnSync("umount", [disk]);
+      await rm(disk, { recursive: true });
+    }
+  }),
+);
+
+test("output to a full disk is an error of one line, and to a closed pipe none", (t) => {
+  const manifests = path.resolve(import.meta.dirname, "../../../examples");
+  const plan = [process.execPath, COMMAND, "plan", "--manifests", manifests, "--node", "node-a"];
+  const sh = (script: string) => spawnSync("sh", ["-c", script, ...plan], { encoding: "utf8" });
+  const full = sh('exec "$0" "$@" >/dev/full');
+  t.is(full.status, 1);
+  t.regex(full.stderr, /^bpfsvc: Cannot write the output: ENOSPC[^\n]*\n$/);
+  const closed = sh('{ "$0" "$@"; echo "exit $?" >&2; } | true');
+  t.is(closed.stderr, "exit 0\n");
+});
