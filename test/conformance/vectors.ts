@@ -1,0 +1,97 @@
+// The behaviour vectors: where they are and what their files hold. Knows no expectation of its own.
+import { existsSync, readFileSync } from "node:fs";
+import path from "node:path";
+
+/** A Kubernetes object as the API server holds it. */
+export interface ClusterObject {
+  kind: string;
+  metadata: { namespace?: string; name: string; labels?: Record<string, string> };
+  [field: string]: unknown;
+}
+
+export interface FlowConfig {
+  detectLocalMode: "ClusterCIDR" | "None";
+  clusterCIDRs: string[];
+  masqueradeAll: boolean;
+  nodePortAddresses: string[];
+  localhostNodePorts: boolean;
+}
+
+export interface FlowExpectation {
+  outcome: "endpoints" | "reject" | "drop" | "untouched";
+  endpoints?: string[];
+  masqueraded?: boolean | "by-endpoint";
+  masqueradedFor?: string[];
+}
+
+export interface FlowPacket {
+  id: string;
+  from: "pod" | "node" | "external";
+  src: string;
+  protocol: "TCP" | "UDP" | "SCTP";
+  dst: string;
+  dstPort: number;
+  expect: FlowExpectation;
+  iptablesModeDiffers?: FlowExpectation;
+}
+
+/** A case of packet-flows.json. */
+export interface FlowCase {
+  id: string;
+  title: string;
+  config: FlowConfig;
+  serviceCIDRs: string[];
+  localAddresses: string[];
+  node: ClusterObject;
+  services: ClusterObject[];
+  endpointSlices: ClusterObject[];
+  packets: FlowPacket[];
+  then?: {
+    apply?: ClusterObject[];
+    delete?: { kind: string; namespace: string; name: string }[];
+    packets: FlowPacket[];
+  }[];
+}
+
+const FOLDER =
+  process.env.BPFSVC_VECTORS ?? path.resolve(import.meta.dirname, "../../../../shared/vectors");
+
+/** The cases of a vector file. One that is missing is left out aloud: no cases. */
+export function readVectors<Case>(file: string): Case[] {
+  const full = path.join(FOLDER, file);
+  if (existsSync(full)) return (JSON.parse(readFileSync(full, "utf8")) as { cases: Case[] }).cases;
+  console.error(`Left out, the vectors of ${file}: there is none in the folder BPFSVC_VECTORS`);
+  return [];
+}
+
+function keyOf(kind: string, { namespace = "", name }: ClusterObject["metadata"]): string {
+  return `${kind} ${namespace}/${name}`;
+}
+
+/** The states that a case goes through, each with all objects of it and its packets. */
+export function stepsOf(flowCase: FlowCase): { objects: ClusterObject[]; packets: FlowPacket[] }[] {
+  const { node, services, endpointSlices, packets, then = [] } = flowCase;
+  const objects = new Map<string, ClusterObject>();
+  const put = (object: ClusterObject) => objects.set(keyOf(object.kind, object.metadata), object);
+  for (const object of [node, ...services, ...endpointSlices]) put(object);
+  const steps = [{ objects: [...objects.values()], packets }];
+  for (const step of then) {
+    for (const object of step.apply ?? []) put(object);
+    for (const { kind, ...identity } of step.delete ?? []) objects.delete(keyOf(kind, identity));
+    steps.push({ objects: [...objects.values()], packets: step.packets });
+  }
+  return steps;
+}
+
+/** The objects of a step and the ServiceCIDR of its case. */
+export function objectsOf({ serviceCIDRs }: FlowCase, objects: ClusterObject[]): ClusterObject[] {
+  return [
+    ...objects,
+    {
+      apiVersion: "networking.k8s.io/v1",
+      kind: "ServiceCIDR",
+      metadata: { name: "kubernetes" },
+      spec: { cidrs: serviceCIDRs },
+    },
+  ];
+}
