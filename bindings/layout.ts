@@ -133,11 +133,11 @@ export interface FrontendBucket {
 
 /** struct frontend_bucket */
 export const frontendBucket = {
-  bytes: 128,
+  bytes: 64,
   offset: {
     frontend: 0,
-    key: 32,
-    overflow: 112,
+    key: 16,
+    overflow: 56,
   },
   stride: {
     frontend: 8,
@@ -145,12 +145,12 @@ export const frontendBucket = {
   },
   read(view: DataView, at: number): FrontendBucket {
     return {
-      overflow: view.getUint32(at + 112, true),
+      overflow: view.getUint32(at + 56, true),
     };
   },
   write(view: DataView, at: number, value: FrontendBucket): void {
-    view.setUint32(at + 112, value.overflow, true);
-    writeZeros(view, at + 116, 12);
+    view.setUint32(at + 56, value.overflow, true);
+    writeZeros(view, at + 60, 4);
   },
 } as const;
 
@@ -470,6 +470,8 @@ export const frontendKind = {
   FRONTEND_EXTERNAL_IP: 2,
   FRONTEND_LOAD_BALANCER: 3,
   FRONTEND_NODE_PORT: 4,
+  FRONTEND_REFUSE: 5,
+  FRONTEND_LEAVE: 6,
 } as const;
 
 /** enum limit */
@@ -480,7 +482,11 @@ export const limit = {
   SLOT_BACKEND_BITS: 22,
   SLOT_GENERATION_BITS: 10,
   FRONTEND_BUCKETS: 65536,
-  FRONTEND_PLACES: 4,
+  FRONTEND_PLACES: 2,
+  FILTER_WORDS: 16384,
+  FILTER_POSITIONS: 32,
+  FILTER_FRONTEND: 1,
+  FILTER_WILDCARD: 2,
   SOCKET_RECORDS: 2,
   SOCKET_RECORDS_MORE: 256,
   NAME_BYTES: 64,
@@ -494,7 +500,8 @@ export const reason = {
   REASON_INCONSISTENT: 3,
   REASON_NO_SOCKET_STORE: 4,
   REASON_RECORD_REPLACED: 5,
-  REASON_COUNT: 6,
+  REASON_UNDEFINED_PORT: 6,
+  REASON_COUNT: 7,
 } as const;
 
 /** enum service_type */
@@ -527,10 +534,17 @@ export const maps = {
     maxEntries: 262144,
     flags: 1024,
   },
+  svc_filter: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 8,
+    maxEntries: 16384,
+    flags: 1024,
+  },
   svc_frontends: {
     type: 2,
     keyBytes: 4,
-    valueBytes: 128,
+    valueBytes: 64,
     maxEntries: 65536,
     flags: 1024,
   },
@@ -559,7 +573,7 @@ export const maps = {
     type: 6,
     keyBytes: 4,
     valueBytes: 8,
-    maxEntries: 6,
+    maxEntries: 7,
     flags: 0,
   },
   svc_services: {
@@ -593,4 +607,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x055e01deb2ab42aan;
+export const layoutHash = 0x9da0a943c4b0da76n;

@@ -36,13 +36,14 @@ static __always_inline __u32 request_hash(const struct request *request);
 /* ...and who the client is, for ClientIP affinity. */
 static __always_inline void request_client(const struct request *request, struct address *client);
 
-/* What balance() found. Valid for VERDICT_FORWARD, service and table also for the refusals. */
+/* What balance() found: an endpoint for VERDICT_FORWARD, a reason for the refusals. */
 struct choice {
 	struct address address;
 	__u64 reference; /* backend id | generation << 32 */
 	__u32 service;
 	__be16 port;
 	enum table table;
+	enum reason reason;
 };
 
 static __always_inline void reason_count(enum reason reason)
@@ -54,16 +55,31 @@ static __always_inline void reason_count(enum reason reason)
 		(*counter)++;
 }
 
+static __always_inline __u32 address_sum(const struct address *address)
+{
+	return address->word[0] * 0x9e3779b1 + address->word[1] * 0x85ebca77 +
+	       address->word[2] * 0xc2b2ae3d + address->word[3] * 0x27d4eb2f;
+}
+
+static __always_inline __u32 sum_mix(__u32 sum)
+{
+	sum ^= sum >> 15;
+	sum *= 0x2c1b3c6d;
+	return sum ^ sum >> 12;
+}
+
+/* A hash of an address, for its position in svc_filter. The agent has the same. */
+static __always_inline __u32 address_hash(const struct address *address)
+{
+	return sum_mix(address_sum(address));
+}
+
 /* A hash of a frontend's key, for the bucket and for the value's check. The agent has the same. */
 static __always_inline __u32 frontend_hash(const struct frontend_key *key)
 {
-	const __u32 *word = (const __u32 *)key;
-	__u32 hash = word[0] * 0x9e3779b1 + word[1] * 0x85ebca77 + word[2] * 0xc2b2ae3d +
-		     word[3] * 0x27d4eb2f + word[4] * 0x165667b1;
+	const __u32 *last = (const __u32 *)&key->port;
 
-	hash ^= hash >> 15;
-	hash *= 0x2c1b3c6d;
-	return hash ^ hash >> 12;
+	return sum_mix(address_sum(&key->address) + *last * 0x165667b1);
 }
 
 /*
@@ -115,8 +131,18 @@ static __noinline __u64 overflow_lookup(const struct frontend_key *key, __u32 ha
 	return 0;
 }
 
-/* The u64 of a struct frontend, 0 if there is none: one bucket and no call for almost all. */
-static __always_inline __u64 frontend_find(const struct frontend_key *key)
+/* What svc_filter says of an address: FILTER_FRONTEND, FILTER_WILDCARD, both or neither. */
+static __always_inline __u32 filter_lookup(const struct address *address)
+{
+	__u32 position = address_hash(address) % (FILTER_WORDS * FILTER_POSITIONS);
+	__u32 index = position / FILTER_POSITIONS;
+	const __u64 *word = bpf_map_lookup_elem(&svc_filter, &index);
+
+	return word ? READ_ONCE(*word) >> position % FILTER_POSITIONS * 2 & 3 : 0;
+}
+
+/* The u64 of the key's own struct frontend, 0 if there is none: one bucket and mostly no call. */
+static __always_inline __u64 frontend_lookup(const struct frontend_key *key)
 {
 	__u32 hash = frontend_hash(key), index = hash % FRONTEND_BUCKETS;
 	const struct frontend_bucket *bucket = bpf_map_lookup_elem(&svc_frontends, &index);
@@ -134,10 +160,39 @@ static __always_inline __u64 frontend_find(const struct frontend_key *key)
 	return READ_ONCE(bucket->overflow) ? overflow_lookup(key, hash) : 0;
 }
 
+/* What stands for all ports of the key's address that are no frontends. */
+static __noinline __u64 wildcard_lookup(const struct frontend_key *key)
+{
+	struct frontend_key wildcard = { .address = key->address };
+
+	return frontend_lookup(&wildcard);
+}
+
+/* The u64 of what captures a key, 0 if nothing does. */
+static __always_inline __u64 frontend_find(const struct frontend_key *key)
+{
+	__u32 filter = filter_lookup(&key->address);
+	__u64 word = filter & FILTER_FRONTEND ? frontend_lookup(key) : 0;
+
+	return !word && filter & FILTER_WILDCARD ? wildcard_lookup(key) : word;
+}
+
 /* The same, apart from the hot path: for readers that were overtaken by a change. */
 static __noinline __u64 frontend_find_again(const struct frontend_key *key)
 {
 	return frontend_find(key);
+}
+
+/* Kind of a frontend's u64. */
+static __always_inline enum frontend_kind frontend_kind(__u64 frontend)
+{
+	return frontend >> 32;
+}
+
+/* True if a frontend's u64 captures nothing: its address is left alone. */
+static __always_inline bool frontend_is_left(__u64 frontend)
+{
+	return !frontend || frontend_kind(frontend) == FRONTEND_LEAVE;
 }
 
 /* The service and the table that a frontend's u64 leads this request to. */
@@ -145,7 +200,7 @@ static __always_inline void frontend_follow(__u64 frontend, const struct request
 					    struct choice *choice)
 {
 	choice->service = frontend;
-	if ((__u8)(frontend >> 32) == FRONTEND_CLUSTER_IP)
+	if (frontend_kind(frontend) == FRONTEND_CLUSTER_IP)
 		choice->table = TABLE_INTERNAL;
 	else
 		choice->table = request->inside ? TABLE_INSIDE : TABLE_OUTSIDE;
@@ -281,10 +336,13 @@ static __always_inline enum verdict backend_select(const struct request *request
 		return VERDICT_RETRY;
 	verdict = service->affinity_seconds ? backend_affine(service, request, choice) :
 					      backend_draw(service, request, choice);
-	if (verdict == VERDICT_REFUSE)
+	if (verdict == VERDICT_REFUSE) {
+		choice->reason = REASON_REFUSED;
 		__sync_fetch_and_add(&service->refused, 1);
-	else if (verdict == VERDICT_DROP)
+	} else if (verdict == VERDICT_DROP) {
+		choice->reason = REASON_DROPPED;
 		__sync_fetch_and_add(&service->dropped, 1);
+	}
 	return verdict;
 }
 
@@ -299,8 +357,12 @@ static __always_inline enum verdict balance(const struct request *request, __u64
 	for (int attempt = 0; attempt < BALANCE_ATTEMPTS; attempt++) {
 		enum verdict verdict;
 
-		if (!frontend)
+		if (frontend_is_left(frontend))
 			return VERDICT_NONE;
+		if (frontend_kind(frontend) == FRONTEND_REFUSE) {
+			choice->reason = REASON_UNDEFINED_PORT;
+			return VERDICT_REFUSE;
+		}
 		frontend_follow(frontend, request, choice);
 		verdict = backend_select(request, choice);
 		if (verdict != VERDICT_RETRY)
@@ -308,7 +370,7 @@ static __always_inline enum verdict balance(const struct request *request, __u64
 		reason_count(REASON_RETRIED);
 		frontend = frontend_find_again(&request->key);
 	}
-	reason_count(REASON_INCONSISTENT);
+	choice->reason = REASON_INCONSISTENT;
 	return VERDICT_DROP;
 }
 

@@ -21,19 +21,29 @@ enum limit {
 	SLOT_BACKEND_BITS = 22, /* a slot: backend id | (generation & 0x3ff) << 22 */
 	SLOT_GENERATION_BITS = 10,
 	FRONTEND_BUCKETS = 65536,  /* elements of svc_frontends, a power of two */
-	FRONTEND_PLACES = 4,	   /* frontends in one of them */
+	FRONTEND_PLACES = 2,	   /* frontends in one of them */
+	FILTER_WORDS = 16384,	   /* elements of svc_filter, a power of two */
+	FILTER_POSITIONS = 32,	   /* positions in one of them, two bits each: */
+	FILTER_FRONTEND = 1,	   /* some frontend is at an address of this position */
+	FILTER_WILDCARD = 2,	   /* some wildcard is */
 	SOCKET_RECORDS = 2,	   /* destinations of one socket in svc_sockets */
 	SOCKET_RECORDS_MORE = 256, /* further ones, in svc_socket_more */
 	NAME_BYTES = 64,	   /* a Kubernetes label is at most 63 bytes long */
 };
 
-/* Which address of its Service a frontend is. Only a cluster IP is internal (semantics §3.1). */
+/*
+ * Which address of its Service a frontend is. Only a cluster IP is internal (semantics §3.1). From
+ * FRONTEND_REFUSE on they are wildcards: of port 0 and protocol 0, they stand for every port of
+ * the address that is no frontend, and belong to no service.
+ */
 enum frontend_kind {
 	FRONTEND_NONE = 0,
 	FRONTEND_CLUSTER_IP = 1,
 	FRONTEND_EXTERNAL_IP = 2,
 	FRONTEND_LOAD_BALANCER = 3,
 	FRONTEND_NODE_PORT = 4,
+	FRONTEND_REFUSE = 5, /* an undefined port of a cluster IP (§7.5) */
+	FRONTEND_LEAVE = 6,  /* an address of a Service that another proxy serves */
 } __attribute__((packed));
 
 /* Which endpoints a packet may get (semantics §6): a service has one table for each. */
@@ -70,7 +80,8 @@ enum reason {
 	REASON_INCONSISTENT = 3,    /* still no whole entry after all attempts: EHOSTUNREACH */
 	REASON_NO_SOCKET_STORE = 4, /* no memory for socket storage: not translated back */
 	REASON_RECORD_REPLACED = 5, /* a socket's oldest record gave way to a new destination */
-	REASON_COUNT = 6,
+	REASON_UNDEFINED_PORT = 6,  /* a port that the cluster IP does not have: ECONNREFUSED */
+	REASON_COUNT = 7,
 } __attribute__((packed));
 
 struct address {
@@ -80,8 +91,8 @@ struct address {
 /* What is captured: an address, port and protocol. */
 struct frontend_key {
 	struct address address;
-	__be16 port;
-	__u8 protocol; /* IPPROTO_TCP, _UDP or _SCTP */
+	__be16 port;   /* 0 in a wildcard */
+	__u8 protocol; /* IPPROTO_TCP, _UDP or _SCTP; 0 in a wildcard */
 	__u8 reserved;
 };
 
@@ -94,14 +105,14 @@ struct frontend {
 
 /*
  * svc_frontends: a hash table in an array, which needs no call to look up and none to write. The
- * key's hash gives the bucket. A place is free while its frontend is 0, and given to another key
- * only after a grace period. Frontends that find no place are in svc_overflow.
+ * key's hash gives the bucket, one cache line. A place is free while its frontend is 0, and given
+ * to another key only after a grace period. Frontends that find no place are in svc_overflow.
  */
 struct frontend_bucket {
 	struct frontend frontend[FRONTEND_PLACES];
 	struct frontend_key key[FRONTEND_PLACES];
 	__u32 overflow; /* frontends of this bucket in svc_overflow */
-	__u32 reserved[3];
+	__u32 reserved;
 };
 
 /*
@@ -202,6 +213,18 @@ struct meta {
 	__u64 sequence; /* odd while the agent is writing */
 	__u8 node[256]; /* the node's name, padded with zeros */
 };
+
+/*
+ * svc_filter: what is read before anything else. An address's hash gives its position; where no bit
+ * is set there, no port of the address is in svc_frontends or svc_overflow.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, FILTER_WORDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} svc_filter SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

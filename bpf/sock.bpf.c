@@ -72,15 +72,10 @@ static __always_inline void request_client(const struct request *request, struct
 }
 
 /* A refusal that the application sees from connect() and sendmsg() alike (semantics §7). */
-static __always_inline int answer_empty(enum verdict verdict)
+static __always_inline int answer_empty(enum verdict verdict, enum reason reason)
 {
-	if (verdict == VERDICT_REFUSE) {
-		reason_count(REASON_REFUSED);
-		bpf_set_retval(-ECONNREFUSED);
-	} else {
-		reason_count(REASON_DROPPED);
-		bpf_set_retval(-EHOSTUNREACH);
-	}
+	reason_count(reason);
+	bpf_set_retval(verdict == VERDICT_REFUSE ? -ECONNREFUSED : -EHOSTUNREACH);
 	return 0;
 }
 
@@ -114,8 +109,8 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 	request.key.port = ctx->user_port;
 	request.key.protocol = ctx->protocol;
 	frontend = frontend_find(&request.key);
-	if (!frontend) {
-		if (udp && !(sending && !ipv6 && is_peer(ctx)))
+	if (frontend_is_left(frontend)) {
+		if (udp && socket_remembers(ctx->sk) && !(sending && !ipv6 && is_peer(ctx)))
 			socket_direct(ctx->sk, &request.key);
 		return 1;
 	}
@@ -125,7 +120,7 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 	if (verdict == VERDICT_NONE)
 		return 1; /* the frontend has just gone */
 	if (verdict != VERDICT_FORWARD)
-		return answer_empty(verdict);
+		return answer_empty(verdict, choice.reason);
 	if (udp ? choice.reference != request.keep : remember_tcp)
 		socket_remember(ctx->sk, &request.key, &choice);
 	peer_set(ctx, ipv6, &choice.address, choice.port);
