@@ -26,15 +26,26 @@ enum verdict {
 /* What a hook asks, and what it knows of the asker. */
 struct request {
 	struct frontend_key key;
-	bool inside; /* from a pod or from the node */
-	__u64 keep;  /* reference to the endpoint that this asker had before and stays with, or 0 */
-	void *context; /* for the two questions below */
+	__u64 keep; /* reference to the endpoint that this asker had before and stays with, or 0 */
+	void *context; /* for the questions below */
 };
 
-/* What a hook answers only when asked, because it costs: a hash that spreads new connections... */
+/* What is known of where a request comes from. */
+enum source {
+	SOURCE_UNKNOWN,
+	SOURCE_NODE, /* a process of this node, whose address is not known yet */
+	SOURCE_ADDRESS,
+};
+
+/* What a hook answers only when asked, because it costs: a hash that spreads new connections, */
 static __always_inline __u32 request_hash(const struct request *request);
-/* ...and who the client is, for ClientIP affinity. */
+/* who the client is, for ClientIP affinity, */
 static __always_inline void request_client(const struct request *request, struct address *client);
+/* whether it is a pod or the node, for external frontends (semantics §6.3), */
+static __always_inline bool request_inside(const struct request *request);
+/* and its source, for source ranges; the address is set for SOURCE_ADDRESS. */
+static __always_inline enum source request_source(const struct request *request,
+						  struct address *address);
 
 /* What balance() found: an endpoint for VERDICT_FORWARD, a reason for the refusals. */
 struct choice {
@@ -90,6 +101,16 @@ static __always_inline __u32 address_difference(const struct address *a, const s
 {
 	return (a->word[0] ^ b->word[0]) | (a->word[1] ^ b->word[1]) | (a->word[2] ^ b->word[2]) |
 	       (a->word[3] ^ b->word[3]);
+}
+
+/* 0 if an address lies in a range. */
+static __always_inline __u32 range_difference(const struct service_range *range,
+					      const struct address *address)
+{
+	const __be32 *mask = range->mask.word, *from = range->address.word;
+
+	return ((address->word[0] & mask[0]) ^ from[0]) | ((address->word[1] & mask[1]) ^ from[1]) |
+	       ((address->word[2] & mask[2]) ^ from[2]) | ((address->word[3] & mask[3]) ^ from[3]);
 }
 
 static __always_inline bool key_equal(const struct frontend_key *a, const struct frontend_key *b)
@@ -168,19 +189,40 @@ static __noinline __u64 wildcard_lookup(const struct frontend_key *key)
 	return frontend_lookup(&wildcard);
 }
 
+/* True for an address of a Service range (semantics §7.6). */
+static __always_inline bool range_contains(const struct address *address)
+{
+	__u32 index = 0;
+	const struct service_ranges *ranges = bpf_map_lookup_elem(&svc_ranges, &index);
+	__u32 active = ranges ? READ_ONCE(ranges->active) : 0;
+
+#pragma nounroll
+	for (int i = 0; i < SERVICE_RANGES && active >> i; i++) {
+		const struct service_range *range = &ranges->range[i];
+
+		if (active >> i & 1 && !range_difference(range, address))
+			return true;
+	}
+	return false;
+}
+
 /* The u64 of what captures a key, 0 if nothing does. */
 static __always_inline __u64 frontend_find(const struct frontend_key *key)
 {
 	__u32 filter = filter_lookup(&key->address);
 	__u64 word = filter & FILTER_FRONTEND ? frontend_lookup(key) : 0;
 
-	return !word && filter & FILTER_WILDCARD ? wildcard_lookup(key) : word;
+	if (!word && filter & FILTER_WILDCARD)
+		word = wildcard_lookup(key);
+	if (!word && range_contains(&key->address))
+		word = (__u64)FRONTEND_UNOWNED << 32;
+	return word;
 }
 
 /* The same, apart from the hot path: for readers that were overtaken by a change. */
-static __noinline __u64 frontend_find_again(const struct frontend_key *key)
+__noinline __u64 frontend_find_again(const struct frontend_key *key)
 {
-	return frontend_find(key);
+	return key ? frontend_find(key) : 0;
 }
 
 /* Kind of a frontend's u64. */
@@ -203,7 +245,47 @@ static __always_inline void frontend_follow(__u64 frontend, const struct request
 	if (frontend_kind(frontend) == FRONTEND_CLUSTER_IP)
 		choice->table = TABLE_INTERNAL;
 	else
-		choice->table = request->inside ? TABLE_INSIDE : TABLE_OUTSIDE;
+		choice->table = request_inside(request) ? TABLE_INSIDE : TABLE_OUTSIDE;
+}
+
+/* Whether a guarded service may be asked from where the request comes: VERDICT_FORWARD if so. */
+static __noinline enum verdict source_check(const struct request *request, struct choice *choice,
+					    struct service *service, enum guard guard)
+{
+	struct source_key key = { .prefix_length = SOURCE_PREFIX + SOURCE_ADDRESS_BITS,
+				  .service = choice->service };
+	enum source source = request_source(request, &key.address);
+
+	if (source == SOURCE_UNKNOWN) {
+		reason_count(REASON_SOURCE_UNKNOWN);
+		return VERDICT_NONE;
+	}
+	if (source == SOURCE_NODE ? guard == GUARD_NODE :
+				    bpf_map_lookup_elem(&svc_sources, &key) != NULL)
+		return VERDICT_FORWARD;
+	/* Ranges go after the guard: a service that was opened meanwhile has none to find. */
+	if (READ_ONCE(service->guard) != guard)
+		return VERDICT_RETRY;
+	choice->reason = REASON_SOURCE_RANGE;
+	__sync_fetch_and_add(&service->dropped, 1);
+	return VERDICT_DROP;
+}
+
+/* Source ranges guard load balancer frontends alone, before all else (semantics §8.1, §8.5). */
+static __always_inline enum verdict source_verdict(const struct request *request, __u64 frontend,
+						   struct choice *choice)
+{
+	struct service *service;
+	enum guard guard;
+
+	if (frontend_kind(frontend) != FRONTEND_LOAD_BALANCER)
+		return VERDICT_FORWARD;
+	service = bpf_map_lookup_elem(&svc_services, &choice->service);
+	if (!service)
+		return VERDICT_RETRY;
+	guard = READ_ONCE(service->guard);
+	return guard == GUARD_OPEN ? VERDICT_FORWARD :
+				     source_check(request, choice, service, guard);
 }
 
 /*
@@ -346,6 +428,19 @@ static __always_inline enum verdict backend_select(const struct request *request
 	return verdict;
 }
 
+/* What becomes of an address that is no service's. False: it is one's. */
+static __always_inline bool frontend_refuses(__u64 frontend, enum verdict *verdict,
+					     struct choice *choice)
+{
+	enum frontend_kind kind = frontend_kind(frontend);
+
+	if (kind < FRONTEND_REFUSE)
+		return false;
+	*verdict = kind == FRONTEND_REFUSE ? VERDICT_REFUSE : VERDICT_DROP;
+	choice->reason = kind == FRONTEND_REFUSE ? REASON_UNDEFINED_PORT : REASON_UNOWNED_ADDRESS;
+	return true;
+}
+
 /*
  * From a frontend, found by the caller with frontend_find(), to a backend; again from the start
  * while entries change under the reader.
@@ -359,12 +454,12 @@ static __always_inline enum verdict balance(const struct request *request, __u64
 
 		if (frontend_is_left(frontend))
 			return VERDICT_NONE;
-		if (frontend_kind(frontend) == FRONTEND_REFUSE) {
-			choice->reason = REASON_UNDEFINED_PORT;
-			return VERDICT_REFUSE;
-		}
+		if (frontend_refuses(frontend, &verdict, choice))
+			return verdict;
 		frontend_follow(frontend, request, choice);
-		verdict = backend_select(request, choice);
+		verdict = source_verdict(request, frontend, choice);
+		if (verdict == VERDICT_FORWARD)
+			verdict = backend_select(request, choice);
 		if (verdict != VERDICT_RETRY)
 			return verdict;
 		reason_count(REASON_RETRIED);

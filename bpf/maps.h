@@ -26,6 +26,9 @@ enum limit {
 	FILTER_POSITIONS = 32,	   /* positions in one of them, two bits each: */
 	FILTER_FRONTEND = 1,	   /* some frontend is at an address of this position */
 	FILTER_WILDCARD = 2,	   /* some wildcard is */
+	SERVICE_RANGES = 16,	   /* ranges in svc_ranges */
+	SOURCE_PREFIX = 32,	   /* a source_key's bits before the address */
+	SOURCE_ADDRESS_BITS = 128, /* and those of the address */
 	SOCKET_RECORDS = 2,	   /* destinations of one socket in svc_sockets */
 	SOCKET_RECORDS_MORE = 256, /* further ones, in svc_socket_more */
 	NAME_BYTES = 64,	   /* a Kubernetes label is at most 63 bytes long */
@@ -42,8 +45,9 @@ enum frontend_kind {
 	FRONTEND_EXTERNAL_IP = 2,
 	FRONTEND_LOAD_BALANCER = 3,
 	FRONTEND_NODE_PORT = 4,
-	FRONTEND_REFUSE = 5, /* an undefined port of a cluster IP (§7.5) */
-	FRONTEND_LEAVE = 6,  /* an address of a Service that another proxy serves */
+	FRONTEND_REFUSE = 5,  /* an undefined port of a cluster IP (§7.5) */
+	FRONTEND_LEAVE = 6,   /* an address of a Service that another proxy serves */
+	FRONTEND_UNOWNED = 7, /* in no map: what an address of svc_ranges is that is nobody's */
 } __attribute__((packed));
 
 /* Which endpoints a packet may get (semantics §6): a service has one table for each. */
@@ -58,6 +62,13 @@ enum table {
 enum empty_action {
 	EMPTY_REFUSE = 0,
 	EMPTY_DROP = 1,
+} __attribute__((packed));
+
+/* Who may ask a service's load balancer frontends (semantics §8). */
+enum guard {
+	GUARD_OPEN = 0,
+	GUARD_SOURCES = 1, /* sources in svc_sources */
+	GUARD_NODE = 2,	   /* those, and this node's own processes */
 } __attribute__((packed));
 
 enum backend_state {
@@ -81,7 +92,10 @@ enum reason {
 	REASON_NO_SOCKET_STORE = 4, /* no memory for socket storage: not translated back */
 	REASON_RECORD_REPLACED = 5, /* a socket's oldest record gave way to a new destination */
 	REASON_UNDEFINED_PORT = 6,  /* a port that the cluster IP does not have: ECONNREFUSED */
-	REASON_COUNT = 7,
+	REASON_UNOWNED_ADDRESS = 7, /* of a Service range, but nobody's: EHOSTUNREACH */
+	REASON_SOURCE_RANGE = 8,    /* a source that the Service does not allow: EHOSTUNREACH */
+	REASON_SOURCE_UNKNOWN = 9,  /* a guarded VIP, asked by we do not know whom: left alone */
+	REASON_COUNT = 10,
 } __attribute__((packed));
 
 struct address {
@@ -122,9 +136,10 @@ struct frontend_bucket {
 struct service {
 	__u64 table[TABLE_COUNT]; /* see enum limit; a length of 0 is an empty table */
 	__u32 affinity_seconds;	  /* ClientIP affinity, 0 for none (semantics §11) */
-	__u32 reserved;
+	enum guard guard;
+	__u8 reserved[3];
 	__u64 refused;	/* connections answered by EMPTY_REFUSE */
-	__u64 dropped;	/* connections answered by EMPTY_DROP */
+	__u64 dropped;	/* connections answered by EMPTY_DROP, or of a source not allowed */
 	__u64 departed; /* connections of endpoints that have left: added up by the agent */
 	__u64 reserved_2;
 };
@@ -149,6 +164,41 @@ struct backend {
 	__u32 reserved;
 	__u64 connections;
 	__u64 reserved_2[3]; /* one cache line a row */
+};
+
+/*
+ * svc_sources: where the load balancer frontends of a guarded service may be asked from. A key
+ * says all; what it leads to is 1.
+ */
+struct source_key {
+	__u32 prefix_length; /* SOURCE_PREFIX + the bits that count of the address */
+	__u32 service;
+	struct address address;
+};
+
+/*
+ * svc_ranges, of one element: Service ranges (ServiceCIDRs). Bit i of active says that range[i] is
+ * in force, nothing else does; what it says changes only while the bit is 0, and a grace period
+ * after it was 1.
+ */
+struct service_range {
+	struct address address;
+	struct address mask;
+};
+
+struct service_ranges {
+	__u32 active;
+	__u32 reserved;
+	struct service_range range[SERVICE_RANGES];
+};
+
+/* svc_clients: what the agent knows of a network namespace, by its cookie. */
+struct client {
+	__u64 cookie;	     /* the key again: an element can be recycled under a reader */
+	struct address ipv4; /* the address that it connects from; zeros if not known */
+	struct address ipv6;
+	__u8 inside; /* 1: a pod, as far as semantics §6.3 goes */
+	__u8 reserved[7];
 };
 
 /* svc_affinity: the endpoint a client got last (semantics §11). */
@@ -265,6 +315,30 @@ struct {
 	__type(key, __u32);
 	__type(value, struct backend);
 } svc_backends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct source_key);
+	__type(value, __u32);
+} svc_sources SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct service_ranges);
+} svc_ranges SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct client);
+} svc_clients SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
