@@ -99,6 +99,39 @@ export const backend = {
   },
 } as const;
 
+export interface Client {
+  cookie: bigint;
+  ipv4: Uint8Array;
+  ipv6: Uint8Array;
+  inside: number;
+}
+
+/** struct client */
+export const client = {
+  bytes: 48,
+  offset: {
+    cookie: 0,
+    ipv4: 8,
+    ipv6: 24,
+    inside: 40,
+  },
+  read(view: DataView, at: number): Client {
+    return {
+      cookie: view.getBigUint64(at, true),
+      ipv4: readBytes(view, at + 8, 16),
+      ipv6: readBytes(view, at + 24, 16),
+      inside: view.getUint8(at + 40),
+    };
+  },
+  write(view: DataView, at: number, value: Client): void {
+    view.setBigUint64(at, value.cookie, true);
+    writeBytes(view, at + 8, { bytes: value.ipv4, length: 16, field: "client.ipv4" });
+    writeBytes(view, at + 24, { bytes: value.ipv6, length: 16, field: "client.ipv6" });
+    view.setUint8(at + 40, value.inside);
+    writeZeros(view, at + 41, 7);
+  },
+} as const;
+
 export interface Frontend {
   service: number;
   kind: number;
@@ -133,11 +166,11 @@ export interface FrontendBucket {
 
 /** struct frontend_bucket */
 export const frontendBucket = {
-  bytes: 128,
+  bytes: 64,
   offset: {
     frontend: 0,
-    key: 32,
-    overflow: 112,
+    key: 16,
+    overflow: 56,
   },
   stride: {
     frontend: 8,
@@ -145,12 +178,12 @@ export const frontendBucket = {
   },
   read(view: DataView, at: number): FrontendBucket {
     return {
-      overflow: view.getUint32(at + 112, true),
+      overflow: view.getUint32(at + 56, true),
     };
   },
   write(view: DataView, at: number, value: FrontendBucket): void {
-    view.setUint32(at + 112, value.overflow, true);
-    writeZeros(view, at + 116, 12);
+    view.setUint32(at + 56, value.overflow, true);
+    writeZeros(view, at + 60, 4);
   },
 } as const;
 
@@ -266,6 +299,7 @@ export const record = {
 export interface Service {
   table: readonly [bigint, bigint, bigint];
   affinitySeconds: number;
+  guard: number;
   refused: bigint;
   dropped: bigint;
   departed: bigint;
@@ -277,6 +311,7 @@ export const service = {
   offset: {
     table: 0,
     affinitySeconds: 24,
+    guard: 28,
     refused: 32,
     dropped: 40,
     departed: 48,
@@ -292,6 +327,7 @@ export const service = {
         view.getBigUint64(at + 16, true),
       ],
       affinitySeconds: view.getUint32(at + 24, true),
+      guard: view.getUint8(at + 28),
       refused: view.getBigUint64(at + 32, true),
       dropped: view.getBigUint64(at + 40, true),
       departed: view.getBigUint64(at + 48, true),
@@ -302,7 +338,8 @@ export const service = {
     view.setBigUint64(at + 8, value.table[1], true);
     view.setBigUint64(at + 16, value.table[2], true);
     view.setUint32(at + 24, value.affinitySeconds, true);
-    writeZeros(view, at + 28, 4);
+    view.setUint8(at + 28, value.guard);
+    writeZeros(view, at + 29, 3);
     view.setBigUint64(at + 32, value.refused, true);
     view.setBigUint64(at + 40, value.dropped, true);
     view.setBigUint64(at + 48, value.departed, true);
@@ -348,6 +385,55 @@ export const serviceName = {
     view.setUint8(at + 193, value.family);
     view.setUint8(at + 194, value.type);
     writeZeros(view, at + 195, 5);
+  },
+} as const;
+
+export interface ServiceRange {
+  address: Uint8Array;
+  mask: Uint8Array;
+}
+
+/** struct service_range */
+export const serviceRange = {
+  bytes: 32,
+  offset: {
+    address: 0,
+    mask: 16,
+  },
+  read(view: DataView, at: number): ServiceRange {
+    return {
+      address: readBytes(view, at, 16),
+      mask: readBytes(view, at + 16, 16),
+    };
+  },
+  write(view: DataView, at: number, value: ServiceRange): void {
+    writeBytes(view, at, { bytes: value.address, length: 16, field: "service_range.address" });
+    writeBytes(view, at + 16, { bytes: value.mask, length: 16, field: "service_range.mask" });
+  },
+} as const;
+
+export interface ServiceRanges {
+  active: number;
+}
+
+/** struct service_ranges */
+export const serviceRanges = {
+  bytes: 520,
+  offset: {
+    active: 0,
+    range: 8,
+  },
+  stride: {
+    range: 32,
+  },
+  read(view: DataView, at: number): ServiceRanges {
+    return {
+      active: view.getUint32(at, true),
+    };
+  },
+  write(view: DataView, at: number, value: ServiceRanges): void {
+    view.setUint32(at, value.active, true);
+    writeZeros(view, at + 4, 4);
   },
 } as const;
 
@@ -450,6 +536,34 @@ export const socketRecordsMore = {
   },
 } as const;
 
+export interface SourceKey {
+  prefixLength: number;
+  service: number;
+  address: Uint8Array;
+}
+
+/** struct source_key */
+export const sourceKey = {
+  bytes: 24,
+  offset: {
+    prefixLength: 0,
+    service: 4,
+    address: 8,
+  },
+  read(view: DataView, at: number): SourceKey {
+    return {
+      prefixLength: view.getUint32(at, true),
+      service: view.getUint32(at + 4, true),
+      address: readBytes(view, at + 8, 16),
+    };
+  },
+  write(view: DataView, at: number, value: SourceKey): void {
+    view.setUint32(at, value.prefixLength, true);
+    view.setUint32(at + 4, value.service, true);
+    writeBytes(view, at + 8, { bytes: value.address, length: 16, field: "source_key.address" });
+  },
+} as const;
+
 /** enum backend_state */
 export const backendState = {
   BACKEND_FREE: 0,
@@ -470,6 +584,16 @@ export const frontendKind = {
   FRONTEND_EXTERNAL_IP: 2,
   FRONTEND_LOAD_BALANCER: 3,
   FRONTEND_NODE_PORT: 4,
+  FRONTEND_REFUSE: 5,
+  FRONTEND_LEAVE: 6,
+  FRONTEND_UNOWNED: 7,
+} as const;
+
+/** enum guard */
+export const guard = {
+  GUARD_OPEN: 0,
+  GUARD_SOURCES: 1,
+  GUARD_NODE: 2,
 } as const;
 
 /** enum limit */
@@ -480,7 +604,14 @@ export const limit = {
   SLOT_BACKEND_BITS: 22,
   SLOT_GENERATION_BITS: 10,
   FRONTEND_BUCKETS: 65536,
-  FRONTEND_PLACES: 4,
+  FRONTEND_PLACES: 2,
+  FILTER_WORDS: 16384,
+  FILTER_POSITIONS: 32,
+  FILTER_FRONTEND: 1,
+  FILTER_WILDCARD: 2,
+  SERVICE_RANGES: 16,
+  SOURCE_PREFIX: 32,
+  SOURCE_ADDRESS_BITS: 128,
   SOCKET_RECORDS: 2,
   SOCKET_RECORDS_MORE: 256,
   NAME_BYTES: 64,
@@ -494,7 +625,11 @@ export const reason = {
   REASON_INCONSISTENT: 3,
   REASON_NO_SOCKET_STORE: 4,
   REASON_RECORD_REPLACED: 5,
-  REASON_COUNT: 6,
+  REASON_UNDEFINED_PORT: 6,
+  REASON_UNOWNED_ADDRESS: 7,
+  REASON_SOURCE_RANGE: 8,
+  REASON_SOURCE_UNKNOWN: 9,
+  REASON_COUNT: 10,
 } as const;
 
 /** enum service_type */
@@ -527,10 +662,24 @@ export const maps = {
     maxEntries: 262144,
     flags: 1024,
   },
+  svc_clients: {
+    type: 1,
+    keyBytes: 8,
+    valueBytes: 48,
+    maxEntries: 16384,
+    flags: 1,
+  },
+  svc_filter: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 8,
+    maxEntries: 16384,
+    flags: 1024,
+  },
   svc_frontends: {
     type: 2,
     keyBytes: 4,
-    valueBytes: 128,
+    valueBytes: 64,
     maxEntries: 65536,
     flags: 1024,
   },
@@ -555,11 +704,18 @@ export const maps = {
     maxEntries: 131072,
     flags: 1,
   },
+  svc_ranges: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 520,
+    maxEntries: 1,
+    flags: 1024,
+  },
   svc_reasons: {
     type: 6,
     keyBytes: 4,
     valueBytes: 8,
-    maxEntries: 6,
+    maxEntries: 10,
     flags: 0,
   },
   svc_services: {
@@ -590,7 +746,14 @@ export const maps = {
     maxEntries: 0,
     flags: 1,
   },
+  svc_sources: {
+    type: 11,
+    keyBytes: 24,
+    valueBytes: 4,
+    maxEntries: 65536,
+    flags: 1,
+  },
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x055e01deb2ab42aan;
+export const layoutHash = 0x6c8a831472f15b26n;

@@ -26,23 +26,35 @@ enum verdict {
 /* What a hook asks, and what it knows of the asker. */
 struct request {
 	struct frontend_key key;
-	bool inside; /* from a pod or from the node */
-	__u64 keep;  /* reference to the endpoint that this asker had before and stays with, or 0 */
-	void *context; /* for the two questions below */
+	__u64 keep; /* reference to the endpoint that this asker had before and stays with, or 0 */
+	void *context; /* for the questions below */
 };
 
-/* What a hook answers only when asked, because it costs: a hash that spreads new connections... */
-static __always_inline __u32 request_hash(const struct request *request);
-/* ...and who the client is, for ClientIP affinity. */
-static __always_inline void request_client(const struct request *request, struct address *client);
+/* What is known of where a request comes from. */
+enum source {
+	SOURCE_UNKNOWN,
+	SOURCE_NODE, /* a process of this node, whose address is not known yet */
+	SOURCE_ADDRESS,
+};
 
-/* What balance() found. Valid for VERDICT_FORWARD, service and table also for the refusals. */
+/* What a hook answers only when asked, because it costs: a hash that spreads new connections, */
+static __always_inline __u32 request_hash(const struct request *request);
+/* who the client is, for ClientIP affinity, */
+static __always_inline void request_client(const struct request *request, struct address *client);
+/* whether it is a pod or the node, for external frontends (semantics §6.3), */
+static __always_inline bool request_inside(const struct request *request);
+/* and its source, for source ranges; the address is set for SOURCE_ADDRESS. */
+static __always_inline enum source request_source(const struct request *request,
+						  struct address *address);
+
+/* What balance() found: an endpoint for VERDICT_FORWARD, a reason for the refusals. */
 struct choice {
 	struct address address;
 	__u64 reference; /* backend id | generation << 32 */
 	__u32 service;
 	__be16 port;
 	enum table table;
+	enum reason reason;
 };
 
 static __always_inline void reason_count(enum reason reason)
@@ -54,16 +66,31 @@ static __always_inline void reason_count(enum reason reason)
 		(*counter)++;
 }
 
+static __always_inline __u32 address_sum(const struct address *address)
+{
+	return address->word[0] * 0x9e3779b1 + address->word[1] * 0x85ebca77 +
+	       address->word[2] * 0xc2b2ae3d + address->word[3] * 0x27d4eb2f;
+}
+
+static __always_inline __u32 sum_mix(__u32 sum)
+{
+	sum ^= sum >> 15;
+	sum *= 0x2c1b3c6d;
+	return sum ^ sum >> 12;
+}
+
+/* A hash of an address, for its position in svc_filter. The agent has the same. */
+static __always_inline __u32 address_hash(const struct address *address)
+{
+	return sum_mix(address_sum(address));
+}
+
 /* A hash of a frontend's key, for the bucket and for the value's check. The agent has the same. */
 static __always_inline __u32 frontend_hash(const struct frontend_key *key)
 {
-	const __u32 *word = (const __u32 *)key;
-	__u32 hash = word[0] * 0x9e3779b1 + word[1] * 0x85ebca77 + word[2] * 0xc2b2ae3d +
-		     word[3] * 0x27d4eb2f + word[4] * 0x165667b1;
+	const __u32 *last = (const __u32 *)&key->port;
 
-	hash ^= hash >> 15;
-	hash *= 0x2c1b3c6d;
-	return hash ^ hash >> 12;
+	return sum_mix(address_sum(&key->address) + *last * 0x165667b1);
 }
 
 /*
@@ -74,6 +101,16 @@ static __always_inline __u32 address_difference(const struct address *a, const s
 {
 	return (a->word[0] ^ b->word[0]) | (a->word[1] ^ b->word[1]) | (a->word[2] ^ b->word[2]) |
 	       (a->word[3] ^ b->word[3]);
+}
+
+/* 0 if an address lies in a range. */
+static __always_inline __u32 range_difference(const struct service_range *range,
+					      const struct address *address)
+{
+	const __be32 *mask = range->mask.word, *from = range->address.word;
+
+	return ((address->word[0] & mask[0]) ^ from[0]) | ((address->word[1] & mask[1]) ^ from[1]) |
+	       ((address->word[2] & mask[2]) ^ from[2]) | ((address->word[3] & mask[3]) ^ from[3]);
 }
 
 static __always_inline bool key_equal(const struct frontend_key *a, const struct frontend_key *b)
@@ -115,8 +152,18 @@ static __noinline __u64 overflow_lookup(const struct frontend_key *key, __u32 ha
 	return 0;
 }
 
-/* The u64 of a struct frontend, 0 if there is none: one bucket and no call for almost all. */
-static __always_inline __u64 frontend_find(const struct frontend_key *key)
+/* What svc_filter says of an address: FILTER_FRONTEND, FILTER_WILDCARD, both or neither. */
+static __always_inline __u32 filter_lookup(const struct address *address)
+{
+	__u32 position = address_hash(address) % (FILTER_WORDS * FILTER_POSITIONS);
+	__u32 index = position / FILTER_POSITIONS;
+	const __u64 *word = bpf_map_lookup_elem(&svc_filter, &index);
+
+	return word ? READ_ONCE(*word) >> position % FILTER_POSITIONS * 2 & 3 : 0;
+}
+
+/* The u64 of the key's own struct frontend, 0 if there is none: one bucket and mostly no call. */
+static __always_inline __u64 frontend_lookup(const struct frontend_key *key)
 {
 	__u32 hash = frontend_hash(key), index = hash % FRONTEND_BUCKETS;
 	const struct frontend_bucket *bucket = bpf_map_lookup_elem(&svc_frontends, &index);
@@ -134,10 +181,60 @@ static __always_inline __u64 frontend_find(const struct frontend_key *key)
 	return READ_ONCE(bucket->overflow) ? overflow_lookup(key, hash) : 0;
 }
 
-/* The same, apart from the hot path: for readers that were overtaken by a change. */
-static __noinline __u64 frontend_find_again(const struct frontend_key *key)
+/* What stands for all ports of the key's address that are no frontends. */
+static __noinline __u64 wildcard_lookup(const struct frontend_key *key)
 {
-	return frontend_find(key);
+	struct frontend_key wildcard = { .address = key->address };
+
+	return frontend_lookup(&wildcard);
+}
+
+/* True for an address of a Service range (semantics §7.6). */
+static __always_inline bool range_contains(const struct address *address)
+{
+	__u32 index = 0;
+	const struct service_ranges *ranges = bpf_map_lookup_elem(&svc_ranges, &index);
+	__u32 active = ranges ? READ_ONCE(ranges->active) : 0;
+
+#pragma nounroll
+	for (int i = 0; i < SERVICE_RANGES && active >> i; i++) {
+		const struct service_range *range = &ranges->range[i];
+
+		if (active >> i & 1 && !range_difference(range, address))
+			return true;
+	}
+	return false;
+}
+
+/* The u64 of what captures a key, 0 if nothing does. */
+static __always_inline __u64 frontend_find(const struct frontend_key *key)
+{
+	__u32 filter = filter_lookup(&key->address);
+	__u64 word = filter & FILTER_FRONTEND ? frontend_lookup(key) : 0;
+
+	if (!word && filter & FILTER_WILDCARD)
+		word = wildcard_lookup(key);
+	if (!word && range_contains(&key->address))
+		word = (__u64)FRONTEND_UNOWNED << 32;
+	return word;
+}
+
+/* The same, apart from the hot path: for readers that were overtaken by a change. */
+__noinline __u64 frontend_find_again(const struct frontend_key *key)
+{
+	return key ? frontend_find(key) : 0;
+}
+
+/* Kind of a frontend's u64. */
+static __always_inline enum frontend_kind frontend_kind(__u64 frontend)
+{
+	return frontend >> 32;
+}
+
+/* True if a frontend's u64 captures nothing: its address is left alone. */
+static __always_inline bool frontend_is_left(__u64 frontend)
+{
+	return !frontend || frontend_kind(frontend) == FRONTEND_LEAVE;
 }
 
 /* The service and the table that a frontend's u64 leads this request to. */
@@ -145,10 +242,50 @@ static __always_inline void frontend_follow(__u64 frontend, const struct request
 					    struct choice *choice)
 {
 	choice->service = frontend;
-	if ((__u8)(frontend >> 32) == FRONTEND_CLUSTER_IP)
+	if (frontend_kind(frontend) == FRONTEND_CLUSTER_IP)
 		choice->table = TABLE_INTERNAL;
 	else
-		choice->table = request->inside ? TABLE_INSIDE : TABLE_OUTSIDE;
+		choice->table = request_inside(request) ? TABLE_INSIDE : TABLE_OUTSIDE;
+}
+
+/* Whether a guarded service may be asked from where the request comes: VERDICT_FORWARD if so. */
+static __noinline enum verdict source_check(const struct request *request, struct choice *choice,
+					    struct service *service, enum guard guard)
+{
+	struct source_key key = { .prefix_length = SOURCE_PREFIX + SOURCE_ADDRESS_BITS,
+				  .service = choice->service };
+	enum source source = request_source(request, &key.address);
+
+	if (source == SOURCE_UNKNOWN) {
+		reason_count(REASON_SOURCE_UNKNOWN);
+		return VERDICT_NONE;
+	}
+	if (source == SOURCE_NODE ? guard == GUARD_NODE :
+				    bpf_map_lookup_elem(&svc_sources, &key) != NULL)
+		return VERDICT_FORWARD;
+	/* Ranges go after the guard: a service that was opened meanwhile has none to find. */
+	if (READ_ONCE(service->guard) != guard)
+		return VERDICT_RETRY;
+	choice->reason = REASON_SOURCE_RANGE;
+	__sync_fetch_and_add(&service->dropped, 1);
+	return VERDICT_DROP;
+}
+
+/* Source ranges guard load balancer frontends alone, before all else (semantics §8.1, §8.5). */
+static __always_inline enum verdict source_verdict(const struct request *request, __u64 frontend,
+						   struct choice *choice)
+{
+	struct service *service;
+	enum guard guard;
+
+	if (frontend_kind(frontend) != FRONTEND_LOAD_BALANCER)
+		return VERDICT_FORWARD;
+	service = bpf_map_lookup_elem(&svc_services, &choice->service);
+	if (!service)
+		return VERDICT_RETRY;
+	guard = READ_ONCE(service->guard);
+	return guard == GUARD_OPEN ? VERDICT_FORWARD :
+				     source_check(request, choice, service, guard);
 }
 
 /*
@@ -281,11 +418,27 @@ static __always_inline enum verdict backend_select(const struct request *request
 		return VERDICT_RETRY;
 	verdict = service->affinity_seconds ? backend_affine(service, request, choice) :
 					      backend_draw(service, request, choice);
-	if (verdict == VERDICT_REFUSE)
+	if (verdict == VERDICT_REFUSE) {
+		choice->reason = REASON_REFUSED;
 		__sync_fetch_and_add(&service->refused, 1);
-	else if (verdict == VERDICT_DROP)
+	} else if (verdict == VERDICT_DROP) {
+		choice->reason = REASON_DROPPED;
 		__sync_fetch_and_add(&service->dropped, 1);
+	}
 	return verdict;
+}
+
+/* What becomes of an address that is no service's. False: it is one's. */
+static __always_inline bool frontend_refuses(__u64 frontend, enum verdict *verdict,
+					     struct choice *choice)
+{
+	enum frontend_kind kind = frontend_kind(frontend);
+
+	if (kind < FRONTEND_REFUSE)
+		return false;
+	*verdict = kind == FRONTEND_REFUSE ? VERDICT_REFUSE : VERDICT_DROP;
+	choice->reason = kind == FRONTEND_REFUSE ? REASON_UNDEFINED_PORT : REASON_UNOWNED_ADDRESS;
+	return true;
 }
 
 /*
@@ -299,16 +452,20 @@ static __always_inline enum verdict balance(const struct request *request, __u64
 	for (int attempt = 0; attempt < BALANCE_ATTEMPTS; attempt++) {
 		enum verdict verdict;
 
-		if (!frontend)
+		if (frontend_is_left(frontend))
 			return VERDICT_NONE;
+		if (frontend_refuses(frontend, &verdict, choice))
+			return verdict;
 		frontend_follow(frontend, request, choice);
-		verdict = backend_select(request, choice);
+		verdict = source_verdict(request, frontend, choice);
+		if (verdict == VERDICT_FORWARD)
+			verdict = backend_select(request, choice);
 		if (verdict != VERDICT_RETRY)
 			return verdict;
 		reason_count(REASON_RETRIED);
 		frontend = frontend_find_again(&request->key);
 	}
-	reason_count(REASON_INCONSISTENT);
+	choice->reason = REASON_INCONSISTENT;
 	return VERDICT_DROP;
 }
 

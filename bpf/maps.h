@@ -21,19 +21,33 @@ enum limit {
 	SLOT_BACKEND_BITS = 22, /* a slot: backend id | (generation & 0x3ff) << 22 */
 	SLOT_GENERATION_BITS = 10,
 	FRONTEND_BUCKETS = 65536,  /* elements of svc_frontends, a power of two */
-	FRONTEND_PLACES = 4,	   /* frontends in one of them */
+	FRONTEND_PLACES = 2,	   /* frontends in one of them */
+	FILTER_WORDS = 16384,	   /* elements of svc_filter, a power of two */
+	FILTER_POSITIONS = 32,	   /* positions in one of them, two bits each: */
+	FILTER_FRONTEND = 1,	   /* some frontend is at an address of this position */
+	FILTER_WILDCARD = 2,	   /* some wildcard is */
+	SERVICE_RANGES = 16,	   /* ranges in svc_ranges */
+	SOURCE_PREFIX = 32,	   /* a source_key's bits before the address */
+	SOURCE_ADDRESS_BITS = 128, /* and those of the address */
 	SOCKET_RECORDS = 2,	   /* destinations of one socket in svc_sockets */
 	SOCKET_RECORDS_MORE = 256, /* further ones, in svc_socket_more */
 	NAME_BYTES = 64,	   /* a Kubernetes label is at most 63 bytes long */
 };
 
-/* Which address of its Service a frontend is. Only a cluster IP is internal (semantics §3.1). */
+/*
+ * Which address of its Service a frontend is. Only a cluster IP is internal (semantics §3.1). From
+ * FRONTEND_REFUSE on they are wildcards: of port 0 and protocol 0, they stand for every port of
+ * the address that is no frontend, and belong to no service.
+ */
 enum frontend_kind {
 	FRONTEND_NONE = 0,
 	FRONTEND_CLUSTER_IP = 1,
 	FRONTEND_EXTERNAL_IP = 2,
 	FRONTEND_LOAD_BALANCER = 3,
 	FRONTEND_NODE_PORT = 4,
+	FRONTEND_REFUSE = 5,  /* an undefined port of a cluster IP (§7.5) */
+	FRONTEND_LEAVE = 6,   /* an address of a Service that another proxy serves */
+	FRONTEND_UNOWNED = 7, /* in no map: what an address of svc_ranges is that is nobody's */
 } __attribute__((packed));
 
 /* Which endpoints a packet may get (semantics §6): a service has one table for each. */
@@ -48,6 +62,13 @@ enum table {
 enum empty_action {
 	EMPTY_REFUSE = 0,
 	EMPTY_DROP = 1,
+} __attribute__((packed));
+
+/* Who may ask a service's load balancer frontends (semantics §8). */
+enum guard {
+	GUARD_OPEN = 0,
+	GUARD_SOURCES = 1, /* sources in svc_sources */
+	GUARD_NODE = 2,	   /* those, and this node's own processes */
 } __attribute__((packed));
 
 enum backend_state {
@@ -70,7 +91,11 @@ enum reason {
 	REASON_INCONSISTENT = 3,    /* still no whole entry after all attempts: EHOSTUNREACH */
 	REASON_NO_SOCKET_STORE = 4, /* no memory for socket storage: not translated back */
 	REASON_RECORD_REPLACED = 5, /* a socket's oldest record gave way to a new destination */
-	REASON_COUNT = 6,
+	REASON_UNDEFINED_PORT = 6,  /* a port that the cluster IP does not have: ECONNREFUSED */
+	REASON_UNOWNED_ADDRESS = 7, /* of a Service range, but nobody's: EHOSTUNREACH */
+	REASON_SOURCE_RANGE = 8,    /* a source that the Service does not allow: EHOSTUNREACH */
+	REASON_SOURCE_UNKNOWN = 9,  /* a guarded VIP, asked by we do not know whom: left alone */
+	REASON_COUNT = 10,
 } __attribute__((packed));
 
 struct address {
@@ -80,8 +105,8 @@ struct address {
 /* What is captured: an address, port and protocol. */
 struct frontend_key {
 	struct address address;
-	__be16 port;
-	__u8 protocol; /* IPPROTO_TCP, _UDP or _SCTP */
+	__be16 port;   /* 0 in a wildcard */
+	__u8 protocol; /* IPPROTO_TCP, _UDP or _SCTP; 0 in a wildcard */
 	__u8 reserved;
 };
 
@@ -94,14 +119,14 @@ struct frontend {
 
 /*
  * svc_frontends: a hash table in an array, which needs no call to look up and none to write. The
- * key's hash gives the bucket. A place is free while its frontend is 0, and given to another key
- * only after a grace period. Frontends that find no place are in svc_overflow.
+ * key's hash gives the bucket, one cache line. A place is free while its frontend is 0, and given
+ * to another key only after a grace period. Frontends that find no place are in svc_overflow.
  */
 struct frontend_bucket {
 	struct frontend frontend[FRONTEND_PLACES];
 	struct frontend_key key[FRONTEND_PLACES];
 	__u32 overflow; /* frontends of this bucket in svc_overflow */
-	__u32 reserved[3];
+	__u32 reserved;
 };
 
 /*
@@ -111,9 +136,10 @@ struct frontend_bucket {
 struct service {
 	__u64 table[TABLE_COUNT]; /* see enum limit; a length of 0 is an empty table */
 	__u32 affinity_seconds;	  /* ClientIP affinity, 0 for none (semantics §11) */
-	__u32 reserved;
+	enum guard guard;
+	__u8 reserved[3];
 	__u64 refused;	/* connections answered by EMPTY_REFUSE */
-	__u64 dropped;	/* connections answered by EMPTY_DROP */
+	__u64 dropped;	/* connections answered by EMPTY_DROP, or of a source not allowed */
 	__u64 departed; /* connections of endpoints that have left: added up by the agent */
 	__u64 reserved_2;
 };
@@ -138,6 +164,41 @@ struct backend {
 	__u32 reserved;
 	__u64 connections;
 	__u64 reserved_2[3]; /* one cache line a row */
+};
+
+/*
+ * svc_sources: where the load balancer frontends of a guarded service may be asked from. A key
+ * says all; what it leads to is 1.
+ */
+struct source_key {
+	__u32 prefix_length; /* SOURCE_PREFIX + the bits that count of the address */
+	__u32 service;
+	struct address address;
+};
+
+/*
+ * svc_ranges, of one element: Service ranges (ServiceCIDRs). Bit i of active says that range[i] is
+ * in force, nothing else does; what it says changes only while the bit is 0, and a grace period
+ * after it was 1.
+ */
+struct service_range {
+	struct address address;
+	struct address mask;
+};
+
+struct service_ranges {
+	__u32 active;
+	__u32 reserved;
+	struct service_range range[SERVICE_RANGES];
+};
+
+/* svc_clients: what the agent knows of a network namespace, by its cookie. */
+struct client {
+	__u64 cookie;	     /* the key again: an element can be recycled under a reader */
+	struct address ipv4; /* the address that it connects from; zeros if not known */
+	struct address ipv6;
+	__u8 inside; /* 1: a pod, as far as semantics §6.3 goes */
+	__u8 reserved[7];
 };
 
 /* svc_affinity: the endpoint a client got last (semantics §11). */
@@ -203,6 +264,18 @@ struct meta {
 	__u8 node[256]; /* the node's name, padded with zeros */
 };
 
+/*
+ * svc_filter: what is read before anything else. An address's hash gives its position; where no bit
+ * is set there, no port of the address is in svc_frontends or svc_overflow.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, FILTER_WORDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} svc_filter SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -242,6 +315,30 @@ struct {
 	__type(key, __u32);
 	__type(value, struct backend);
 } svc_backends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct source_key);
+	__type(value, __u32);
+} svc_sources SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct service_ranges);
+} svc_ranges SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct client);
+} svc_clients SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -11,8 +11,16 @@
 #include "balance.h"
 #include "socket.h"
 
+#define AF_INET 2 /* in no header that a program can include */
+
 /* Keep a record for TCP sockets too, so that getpeername() shows the Service. */
 const volatile bool remember_tcp = false;
+
+/* The network namespace of this node's own processes, by its cookie; 0: not known. */
+const volatile __u64 node_netns = 0;
+
+/* Whether clients that are not in svc_clients count as pods (semantics §6.4). */
+const volatile bool pods_inside = true;
 
 /* An enum reaches BTF, and so the agent, only through a variable or field of its type. */
 const volatile enum limit limit_for_btf = 0;
@@ -71,16 +79,78 @@ static __always_inline void request_client(const struct request *request, struct
 	client->word[3] = 0;
 }
 
-/* A refusal that the application sees from connect() and sendmsg() alike (semantics §7). */
-static __always_inline int answer_empty(enum verdict verdict)
+/* What the agent knows of a network namespace. False if nothing. */
+static __always_inline bool client_lookup(__u64 cookie, struct client *copy)
 {
-	if (verdict == VERDICT_REFUSE) {
-		reason_count(REASON_REFUSED);
-		bpf_set_retval(-ECONNREFUSED);
-	} else {
-		reason_count(REASON_DROPPED);
-		bpf_set_retval(-EHOSTUNREACH);
-	}
+	const struct client *client = bpf_map_lookup_elem(&svc_clients, &cookie);
+
+	if (!client)
+		return false;
+	*copy = *client;
+	barrier_var(client); /* the cookie is written first: what was read before it is its own */
+	return READ_ONCE(client->cookie) == cookie;
+}
+
+static __always_inline bool request_inside(const struct request *request)
+{
+	__u64 cookie = bpf_get_netns_cookie(request->context);
+	struct client client;
+
+	if (cookie == node_netns)
+		return true;
+	return client_lookup(cookie, &client) ? client.inside : pods_inside;
+}
+
+/* False for zeros, and for the IPv4 address of zeros. */
+static __always_inline bool address_is_set(const struct address *address)
+{
+	return address->word[0] | address->word[1] | (address->word[2] & ~bpf_htonl(0xffff)) |
+	       address->word[3];
+}
+
+/* The address that a socket is bound to, or has sent from before. False if there is none. */
+static __always_inline bool bound_address(const struct bpf_sock_addr *ctx, struct address *address)
+{
+	const struct bpf_sock *sk = ctx->sk;
+
+	if (!sk)
+		return false;
+	/* Volatile: clang 14 would join the two loads of a word into one of a computed field. */
+	address_from_ipv4(address, READ_ONCE(sk->src_ip4));
+	if (sk->family != AF_INET)
+		for (int i = 0; i < 4; i++)
+			address->word[i] = READ_ONCE(sk->src_ip6[i]);
+	return address_is_set(address);
+}
+
+static __always_inline bool is_ipv4(const struct address *address)
+{
+	return !(address->word[0] | address->word[1] | (address->word[2] ^ bpf_htonl(0xffff)));
+}
+
+/* A pod's address is the one that the agent knows, since the kernel has not chosen yet. */
+static __always_inline enum source request_source(const struct request *request,
+						  struct address *address)
+{
+	struct client client;
+	__u64 cookie;
+
+	if (bound_address(request->context, address))
+		return SOURCE_ADDRESS;
+	cookie = bpf_get_netns_cookie(request->context);
+	if (cookie == node_netns)
+		return SOURCE_NODE;
+	if (!client_lookup(cookie, &client))
+		return SOURCE_UNKNOWN;
+	*address = is_ipv4(&request->key.address) ? client.ipv4 : client.ipv6;
+	return address_is_set(address) ? SOURCE_ADDRESS : SOURCE_UNKNOWN;
+}
+
+/* A refusal that the application sees from connect() and sendmsg() alike (semantics §7). */
+static __always_inline int answer_empty(enum verdict verdict, enum reason reason)
+{
+	reason_count(reason);
+	bpf_set_retval(verdict == VERDICT_REFUSE ? -ECONNREFUSED : -EHOSTUNREACH);
 	return 0;
 }
 
@@ -103,7 +173,7 @@ static __always_inline bool is_peer(struct bpf_sock_addr *ctx)
 static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool sending)
 {
 	bool udp = ctx->protocol == IPPROTO_UDP;
-	struct request request = { .inside = true, .context = ctx };
+	struct request request = { .context = ctx };
 	struct choice choice;
 	enum verdict verdict;
 	__u64 frontend;
@@ -114,8 +184,8 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 	request.key.port = ctx->user_port;
 	request.key.protocol = ctx->protocol;
 	frontend = frontend_find(&request.key);
-	if (!frontend) {
-		if (udp && !(sending && !ipv6 && is_peer(ctx)))
+	if (frontend_is_left(frontend)) {
+		if (udp && socket_remembers(ctx->sk) && !(sending && !ipv6 && is_peer(ctx)))
 			socket_direct(ctx->sk, &request.key);
 		return 1;
 	}
@@ -125,7 +195,7 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 	if (verdict == VERDICT_NONE)
 		return 1; /* the frontend has just gone */
 	if (verdict != VERDICT_FORWARD)
-		return answer_empty(verdict);
+		return answer_empty(verdict, choice.reason);
 	if (udp ? choice.reference != request.keep : remember_tcp)
 		socket_remember(ctx->sk, &request.key, &choice);
 	peer_set(ctx, ipv6, &choice.address, choice.port);

@@ -1,8 +1,10 @@
 // svc_frontends as a hash map: buckets in mapped memory, written in an order that misleads no
-// reader, and svc_overflow for what finds no place. Knows keys and values as bytes.
+// reader, svc_filter in front and svc_overflow for what finds no place. Knows keys and values as
+// bytes.
 import { frontendBucket, frontendKey, limit } from "../../bindings/layout.ts";
+import { Filter } from "./filter.ts";
 import { frontendHash, type HashStore } from "./maps.ts";
-import { bytesToText } from "./table.ts";
+import { bytesToText, textToBytes } from "./table.ts";
 
 const KEY_BYTES = frontendKey.bytes;
 const VALUE_BYTES = 8;
@@ -38,6 +40,7 @@ export class BucketStore implements HashStore {
   readonly #words: BigUint64Array;
   readonly #halves: Uint32Array;
   readonly #overflow: HashStore;
+  readonly #filter: Filter;
   /** Where each key is: its place, or undefined for svc_overflow. */
   readonly #places = new Map<string, number | undefined>();
   /** Places whose frontend is gone, but whose key a program may be comparing. */
@@ -45,8 +48,16 @@ export class BucketStore implements HashStore {
   /** Those of them that giveUp() has not handed out yet. */
   #givenUp: number[] = [];
 
-  /** Takes over what the memory holds. Its size is a power of two of buckets. */
-  constructor(bytes: Uint8Array, overflow: HashStore) {
+  /** Takes over what the memory holds. Sizes are powers of two of buckets and of filter words. */
+  constructor({
+    bytes,
+    filter,
+    overflow,
+  }: {
+    bytes: Uint8Array;
+    filter: Uint8Array;
+    overflow: HashStore;
+  }) {
     this.#bytes = bytes;
     this.#words = new BigUint64Array(
       bytes.buffer,
@@ -58,6 +69,7 @@ export class BucketStore implements HashStore {
     this.maxEntries = overflow.maxEntries;
     for (const { keys, place } of bucketEntries(bytes)) this.#places.set(bytesToText(keys), place);
     this.#countOverflow();
+    this.#filter = new Filter(filter, this.#keys());
   }
 
   /** Writes in order. On an error of svc_overflow `done` says how many entries were written. */
@@ -89,6 +101,7 @@ export class BucketStore implements HashStore {
         this.#givenUp.push(place);
       }
       this.#places.delete(text);
+      this.#filter.remove(key);
     }
   }
 
@@ -106,10 +119,15 @@ export class BucketStore implements HashStore {
     yield* this.#overflow.entries();
   }
 
+  *#keys(): Generator<Uint8Array> {
+    for (const text of this.#places.keys()) yield textToBytes(text);
+  }
+
   #set(key: Uint8Array, value: Uint8Array): void {
     const text = bytesToText(key);
     const isNew = !this.#places.has(text);
     const place = isNew ? this.#freePlace(key) : this.#places.get(text);
+    if (isNew) this.#filter.add(key);
     if (place !== undefined) {
       if (isNew) this.#bytes.set(key, keyOffset(place));
       const word = new DataView(value.buffer, value.byteOffset).getBigUint64(0, true);
@@ -121,7 +139,10 @@ export class BucketStore implements HashStore {
       try {
         this.#overflow.setBatch(key, value);
       } catch (error) {
-        if (isNew) Atomics.sub(this.#halves, overflow, 1);
+        if (isNew) {
+          Atomics.sub(this.#halves, overflow, 1);
+          this.#filter.remove(key);
+        }
         throw error;
       }
     }

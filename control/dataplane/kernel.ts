@@ -202,7 +202,11 @@ export function kernelStorage(maps: OpenMaps, meta: Meta): Storage {
     services: maps.svc_services.mmap(),
     backends: maps.svc_backends.mmap(),
     slots: maps.svc_slots.mmap(),
-    frontends: new BucketStore(maps.svc_frontends.mmap(), hashStore(maps.svc_overflow)),
+    frontends: new BucketStore({
+      bytes: maps.svc_frontends.mmap(),
+      filter: maps.svc_filter.mmap(),
+      overflow: hashStore(maps.svc_overflow),
+    }),
     names: hashStore(maps.svc_names),
     grace: waitForReaders,
     mark: (writing) => meta.mark(writing),

@@ -81,16 +81,28 @@ const LENGTH_MASK = (1n << BigInt(limit.TABLE_LENGTH_BITS)) - 1n;
 const LENGTH_SHIFT = BigInt(limit.TABLE_LENGTH_SHIFT);
 const ACTION_SHIFT = BigInt(limit.TABLE_ACTION_SHIFT);
 
+/** A hash of a key's address, for its position in svc_filter; address_hash() in bpf/balance.h. */
+export function addressHash(key: Uint8Array): number {
+  return mix(addressSum(viewOf(key)));
+}
+
 /** A hash of a frontend's key, for its bucket and its check; frontend_hash() in bpf/balance.h. */
 export function frontendHash(key: Uint8Array): number {
-  const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
-  let hash =
-    (Math.imul(view.getUint32(0, true), 0x9e3779b1) +
-      Math.imul(view.getUint32(4, true), 0x85ebca77) +
-      Math.imul(view.getUint32(8, true), 0xc2b2ae3d) +
-      Math.imul(view.getUint32(12, true), 0x27d4eb2f) +
-      Math.imul(view.getUint32(16, true), 0x165667b1)) >>>
-    0;
+  const view = viewOf(key);
+  return mix(addressSum(view) + Math.imul(view.getUint32(16, true), 0x165667b1));
+}
+
+function addressSum(view: DataView): number {
+  return (
+    Math.imul(view.getUint32(0, true), 0x9e3779b1) +
+    Math.imul(view.getUint32(4, true), 0x85ebca77) +
+    Math.imul(view.getUint32(8, true), 0xc2b2ae3d) +
+    Math.imul(view.getUint32(12, true), 0x27d4eb2f)
+  );
+}
+
+function mix(sum: number): number {
+  let hash = sum >>> 0;
   hash ^= hash >>> 15;
   hash = Math.imul(hash, 0x2c1b3c6d);
   return (hash ^ (hash >>> 12)) >>> 0;
@@ -278,6 +290,10 @@ export function encodeName(name: {
     port: text.encode(name.port),
   });
   return bytes;
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 function words(bytes: Uint8Array): BigUint64Array {

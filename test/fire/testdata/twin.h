@@ -240,6 +240,17 @@ static __always_inline void request_client(const struct request *request, struct
 	*client = (struct address){ .word[3] = bpf_get_prandom_u32() & (CLIENTS - 1) };
 }
 
+static __always_inline bool request_inside(const struct request *request)
+{
+	return true;
+}
+
+static __always_inline enum source request_source(const struct request *request,
+						  struct address *address)
+{
+	return SOURCE_UNKNOWN;
+}
+
 /* One connect or send, as translate() in sock.bpf.c does it. */
 static __always_inline enum verdict ask(const struct request *request, struct choice *choice)
 {
@@ -279,7 +290,7 @@ int look(struct __sk_buff *ctx)
 {
 	__u32 random = bpf_get_prandom_u32(), row = reader;
 	struct trial trial = { .index = random % target_count };
-	struct request request = { .inside = true };
+	struct request request = {};
 	bool has_asked = random >> 31;
 	struct choice choice = {};
 	enum verdict verdict;
