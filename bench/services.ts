@@ -45,7 +45,7 @@ export function* makeRows({ services, endpoints, protocolOf }: Shape): Generator
   for (let service = 0; service < services; service++) {
     const backends = Array.from({ length: endpoints }, (_, index): BackendRow => {
       const address = endpointAddress(service * endpoints + index);
-      return { address, port: ENDPOINT_PORT, state: "ready", weight: 1 };
+      return { address, port: ENDPOINT_PORT, state: "ready", weight: 1, local: false };
     });
     const all: TableRow = {
       kind: "uniform",
@@ -62,6 +62,7 @@ export function* makeRows({ services, endpoints, protocolOf }: Shape): Generator
       protocol,
       family: 4,
       type: "ClusterIP",
+      externalPolicy: "Cluster",
       affinitySeconds: 0,
       sources: undefined,
       frontends: [{ kind: "clusterIP", address: serviceAddress(service), port: SERVICE_PORT }],

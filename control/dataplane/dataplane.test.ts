@@ -12,9 +12,10 @@ function makeRow(options: {
   endpoints: readonly number[];
   maglev?: boolean;
 }): ServiceRow {
-  const backends = options.endpoints.map(
-    (host): BackendRow => ({ address: `10.1.0.${host}`, port: 80, state: "ready", weight: 1 }),
-  );
+  const backends = options.endpoints.map((host): BackendRow => {
+    const address = `10.1.0.${host}`;
+    return { address, port: 80, state: "ready", weight: 1, local: false };
+  });
   const members = backends.map((_, index) => index);
   const frontends = options.frontends.map(
     (host): FrontendRow => ({ kind: "clusterIP", address: `10.96.0.${host}`, port: 80 }),
@@ -28,6 +29,7 @@ function makeRow(options: {
     protocol: "TCP",
     family: 4,
     type: "ClusterIP",
+    externalPolicy: "Cluster",
     affinitySeconds: 0,
     sources: undefined,
     frontends,

@@ -112,6 +112,7 @@ function makeRow(name: string, number: number): ServiceRow {
     port: 80,
     state: host === 3 ? ("terminating" as const) : ("ready" as const),
     weight: 1,
+    local: false,
   }));
   const uniform = { kind: "uniform", members: [0, 1], whenEmpty: "refuse" } as const;
   return {
@@ -122,6 +123,7 @@ function makeRow(name: string, number: number): ServiceRow {
     protocol: "TCP",
     family: 4,
     type: "NodePort",
+    externalPolicy: "Cluster",
     affinitySeconds: 90,
     sources: undefined,
     frontends: [{ kind: "clusterIP", address: `10.96.0.${number}`, port: 80 }],

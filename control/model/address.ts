@@ -194,6 +194,23 @@ export function parseRange(text: string): AddressRange | undefined {
   return { family: parsed.family, address: formatAddress(parsed.bytes), prefixLength };
 }
 
+/** A range as text: "address/length". */
+export function formatRange({ address, prefixLength }: AddressRange): string {
+  return `${address}/${prefixLength}`;
+}
+
+/** True if a *canonical* address lies in a range; never across families. */
+export function isInRange(canonical: string, range: AddressRange): boolean {
+  if (addressFamily(canonical) !== range.family) return false;
+  const covering = parseRange(`${canonical}/${range.prefixLength}`);
+  return covering?.address === range.address;
+}
+
+/** True for 127.0.0.0/8 and ::1, given a *canonical* address. */
+export function isLoopback(canonical: string): boolean {
+  return canonical.startsWith("127.") || canonical === "::1";
+}
+
 /** True for addresses that no Service may capture: unspecified, loopback, multicast. */
 export function isUnusableForService(bytes: Uint8Array): boolean {
   if (isMapped(bytes)) {

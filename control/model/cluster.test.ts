@@ -2,7 +2,9 @@
 // has no part in the result.
 import test from "ava";
 import fc from "fast-check";
+import { parseRange } from "./address.ts";
 import { type Batch, Cluster } from "./cluster.ts";
+import { DEFAULT_CONFIG, type ProxyConfig } from "./config.ts";
 import type { KubernetesObject, ObjectIdentity } from "./objects.ts";
 import { readObject } from "./read.ts";
 import type { ServiceRow } from "./rows.ts";
@@ -47,9 +49,21 @@ function node(zone: string, address = NODE_ADDRESS): KubernetesObject {
   return read({ kind: "Node", metadata: { name: "node-a", labels }, status: { addresses } });
 }
 
+function serviceRanges(name: string, ...cidrs: string[]): KubernetesObject {
+  const apiVersion = "networking.k8s.io/v1";
+  return read({ apiVersion, kind: "ServiceCIDR", metadata: { name }, spec: { cidrs } });
+}
+
 function makeCluster(...objects: KubernetesObject[]): Cluster {
-  const fallbackNodeAddresses = ["192.168.99.9", "2001:db8::9"];
-  const cluster = new Cluster({ nodeName: "node-a", fallbackNodeAddresses });
+  return makeClusterWith({}, ...objects);
+}
+
+function makeClusterWith(config: Partial<ProxyConfig>, ...objects: KubernetesObject[]): Cluster {
+  const cluster = new Cluster({
+    nodeName: "node-a",
+    fallbackNodeAddresses: ["192.168.99.9", "2001:db8::9"],
+    config: { ...DEFAULT_CONFIG, ...config },
+  });
   for (const object of objects) cluster.apply(object);
   return cluster;
 }
@@ -225,6 +239,159 @@ test("external policy Local keeps two lists over one set of backends", (t) => {
   t.deepEqual(next!.outside, { kind: "uniform", members: [], whenEmpty: "drop" });
 });
 
+test("other ports of a cluster IP of ours are refused, those of another proxy left alone", (t) => {
+  const proxy = { "service.kubernetes.io/service-proxy-name": "mesh" };
+  const theirs = read({
+    kind: "Service",
+    metadata: { namespace: "shop", name: "theirs", labels: proxy },
+    spec: { clusterIP: "10.96.0.7", externalIPs: ["192.0.2.7"], ports: [{ port: 80 }] },
+    status: { loadBalancer: { ingress: [{ ip: "198.51.100.7" }] } },
+  });
+  const headless = service("headless", { clusterIP: "None" });
+  const cluster = makeCluster(service("web"), theirs, headless);
+  const { addresses } = cluster.takeDirty();
+  t.deepEqual(addresses, {
+    changed: [
+      { address: "10.96.0.1", action: "refuse" },
+      { address: "10.96.0.7", action: "leave" },
+      { address: "192.0.2.7", action: "leave" },
+      { address: "198.51.100.7", action: "leave" },
+    ],
+    removed: [],
+  });
+  cluster.remove(service("web"));
+  cluster.apply(service("theirs", { clusterIP: "10.96.0.7" }));
+  t.deepEqual(cluster.takeDirty().addresses, {
+    changed: [{ address: "10.96.0.7", action: "refuse" }],
+    removed: ["10.96.0.1", "192.0.2.7", "198.51.100.7"],
+  });
+});
+
+test("an address that two Services have says what the older one does", (t) => {
+  const labels = { "service.kubernetes.io/service-proxy-name": "mesh" };
+  const metadata = { namespace: "shop", name: "a-theirs", labels };
+  const theirs = (creationTimestamp: string, spec: object) =>
+    read({
+      kind: "Service",
+      metadata: { ...metadata, creationTimestamp },
+      spec: { clusterIP: "10.96.0.1", ports: [{ port: 80 }], ...spec },
+    });
+  const created = "2026-02-01T00:00:00Z";
+  const cluster = makeCluster(service("web", {}, { created }), theirs("2026-03-01T00:00:00Z", {}));
+  const addresses = () => cluster.takeDirty().addresses.changed;
+  t.deepEqual(addresses(), [{ address: "10.96.0.1", action: "refuse" }]);
+  cluster.apply(theirs("2026-01-01T00:00:00Z", {}));
+  t.deepEqual(addresses(), [{ address: "10.96.0.1", action: "leave" }]);
+  // Anybody can write an external IP: it does not outweigh the cluster IP of another.
+  const externalIPs = ["10.96.0.1"];
+  cluster.apply(theirs("2026-01-01T00:00:00Z", { clusterIP: "10.96.0.8", externalIPs }));
+  t.deepEqual(addresses(), [
+    { address: "10.96.0.1", action: "refuse" },
+    { address: "10.96.0.8", action: "leave" },
+  ]);
+});
+
+test("a load balancer in mode Proxy is left alone, even within a ServiceCIDR", (t) => {
+  const ingress = [{ ip: "10.96.0.9", ipMode: "Proxy" }, { ip: "198.51.100.9" }];
+  const cluster = makeCluster(
+    read({
+      kind: "Service",
+      metadata: { name: "web" },
+      spec: { clusterIP: "10.96.0.1", type: "LoadBalancer", ports: [{ port: 80 }] },
+      status: { loadBalancer: { ingress } },
+    }),
+  );
+  t.deepEqual(cluster.takeDirty().addresses.changed, [
+    { address: "10.96.0.1", action: "refuse" },
+    { address: "10.96.0.9", action: "leave" },
+  ]);
+});
+
+test("the ranges of all ServiceCIDRs count, each once", (t) => {
+  const cluster = makeCluster(
+    serviceRanges("one", "10.96.0.0/16"),
+    serviceRanges("two", "fd00:10:96::/112", "10.96.0.0/16"),
+  );
+  t.true(cluster.isDirty);
+  t.deepEqual(cluster.takeDirty().serviceRanges, ["10.96.0.0/16", "fd00:10:96::/112"]);
+  t.false(cluster.isDirty);
+  cluster.remove(serviceRanges("one"));
+  t.false(cluster.isDirty, "the other one still has it");
+  cluster.apply(serviceRanges("two"));
+  t.deepEqual(cluster.takeDirty().serviceRanges, []);
+});
+
+const guarded = {
+  type: "LoadBalancer",
+  clusterIPs: ["10.96.0.1", "fd00::1"],
+  ipFamilies: ["IPv4", "IPv6"],
+};
+const vips = { ingress: [{ ip: "198.51.100.1" }, { ip: "2001:db8::77" }] };
+
+/** The source rows of a dual-stack load balancer with these ranges, IPv4 first. */
+function sourcesOf(cluster: Cluster, ...loadBalancerSourceRanges: string[]) {
+  const spec = { clusterIP: "10.96.0.1", ports: [{ port: 80 }], ...guarded };
+  cluster.apply(
+    read({
+      kind: "Service",
+      metadata: { name: "web" },
+      spec: { ...spec, loadBalancerSourceRanges },
+      status: { loadBalancer: vips },
+    }),
+  );
+  cluster.takeDirty();
+  return cluster.rows().map(({ sources }) => sources);
+}
+
+test("source ranges hold for their own family, and a range of length 0 opens it", (t) => {
+  const cluster = makeCluster(node("a"));
+  t.deepEqual(sourcesOf(cluster, "203.0.113.0/24", " 203.0.113.7/24"), [
+    { ranges: ["203.0.113.0/24"], nodeAllowed: false },
+    undefined,
+  ]);
+  t.deepEqual(sourcesOf(cluster, "203.0.113.0/24", "0.0.0.0/0", "2001:db8:ffff::/48"), [
+    undefined,
+    { ranges: ["2001:db8:ffff::/48"], nodeAllowed: false },
+  ]);
+});
+
+test("a range with the node's primary address lets the VIPs in as sources", (t) => {
+  const cluster = makeCluster(node("a"));
+  t.deepEqual(sourcesOf(cluster, "192.168.50.0/24", "203.0.113.0/24", "2001:db8:ffff::/48"), [
+    { ranges: ["192.168.50.0/24", "198.51.100.1/32", "203.0.113.0/24"], nodeAllowed: true },
+    { ranges: ["2001:db8:ffff::/48"], nodeAllowed: false },
+  ]);
+  cluster.apply(node("a", "192.168.51.2"));
+  t.deepEqual(
+    cluster.takeDirty().changed.map(({ sources }) => sources),
+    [{ ranges: ["192.168.50.0/24", "203.0.113.0/24"], nodeAllowed: false }],
+    "another primary address re-evaluates the row at once, and no other",
+  );
+});
+
+test("node ports in ranges follow the addresses that the kernel calls local", (t) => {
+  const nodePortAddresses = ["192.168.50.0/24", "2001:db8::/32"].map((text) => parseRange(text)!);
+  const ports = [{ name: "http", port: 80, nodePort: 30080 }];
+  const exposed = service("web", { type: "NodePort", ports });
+  const cluster = makeClusterWith({ nodePortAddresses }, exposed, service("other"), node("a"));
+  const nodePorts = () => {
+    const { changed } = cluster.takeDirty();
+    const rows = changed.flatMap((row) => row.frontends).filter(({ kind }) => kind === "nodePort");
+    return rows.map(({ address }) => address);
+  };
+  t.deepEqual(
+    nodePorts(),
+    [NODE_ADDRESS],
+    "until they are known, those of the Node stand for them",
+  );
+  cluster.setLocalAddresses(["127.0.0.1", "192.168.50.9", "192.168.51.9", "192.168.050.2"]);
+  t.deepEqual(nodePorts(), ["192.168.50.2", "192.168.50.9"]);
+  cluster.setLocalAddresses(["192.168.50.2", "192.168.50.9", "192.168.52.1"]);
+  t.false(cluster.isDirty, "an address that no node port is served on changes nothing");
+  cluster.setLocalAddresses(["192.168.51.9"]);
+  t.deepEqual(nodePorts(), []);
+});
+
 // Small pools, so that random objects meet: frontends collide, slices move, nodes change.
 const created = fc.constantFrom("", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z");
 const externalPool = ["192.0.2.1", "10.96.0.1", NODE_ADDRESS, "192.168.99.9", "2001:db8::9"];
@@ -242,9 +409,25 @@ const serviceObject = fc
     numbers: fc.uniqueArray(fc.constantFrom(80, 81, 30080), { minLength: 1 }),
     nodePort: fc.constantFrom(0, 80, 30080),
     proxy: fc.boolean(),
+    loadBalancerSourceRanges: fc.subarray(["192.168.0.0/16", "203.0.113.0/24", "0.0.0.0/0"]),
+    ingress: fc.subarray([
+      { ip: "198.51.100.1" },
+      { ip: "198.51.100.2", ipMode: "Proxy" },
+      { ip: "10.96.0.2", ipMode: "Proxy" },
+    ]),
   })
   .map(
-    ({ namespace, name, created: creationTimestamp, dual, numbers, nodePort, proxy, ...spec }) =>
+    ({
+      namespace,
+      name,
+      created: creationTimestamp,
+      dual,
+      numbers,
+      nodePort,
+      proxy,
+      ingress,
+      ...spec
+    }) =>
       readObject({
         kind: "Service",
         metadata: {
@@ -265,6 +448,7 @@ const serviceObject = fc
             nodePort: index === 0 ? nodePort : 0,
           })),
         },
+        status: { loadBalancer: { ingress } },
       }).object!,
   );
 
@@ -308,21 +492,43 @@ const nodeObject = fc
     address: fc.constantFrom(NODE_ADDRESS, "10.96.0.2"),
   })
   .map(({ zone, address }) => node(zone, address));
-const someObject = fc.oneof(serviceObject, sliceObject, nodeObject);
-const events = fc.array(
-  fc.record({
-    object: someObject,
-    kind: fc.constantFrom("apply", "apply", "remove"),
-    take: fc.boolean(),
-  }),
-  { minLength: 1, maxLength: 40 },
+const rangesObject = fc
+  .record({
+    name: fc.constantFrom("one", "two"),
+    cidrs: fc.subarray(["10.96.0.0/16", "10.97.0.0/16", "fd00::/64"]),
+  })
+  .map(({ name, cidrs }) => serviceRanges(name, ...cidrs));
+const localAddresses = fc.subarray([NODE_ADDRESS, "192.168.51.2", "2001:db8::9", "127.0.0.1"]);
+const someObject = fc.oneof(serviceObject, sliceObject, nodeObject, rangesObject);
+const event = fc.oneof(
+  { weight: 9, arbitrary: someObject.map((object) => ({ kind: "apply" as const, object })) },
+  { weight: 4, arbitrary: someObject.map((object) => ({ kind: "remove" as const, object })) },
+  {
+    weight: 1,
+    arbitrary: localAddresses.map((addresses) => ({ kind: "local" as const, addresses })),
+  },
 );
+const events = fc.array(fc.record({ event, take: fc.boolean() }), { minLength: 1, maxLength: 40 });
+const configs = fc.record({
+  nodePortAddresses: fc.constantFrom(
+    "primary" as const,
+    [],
+    [parseRange("192.168.50.0/24")!, parseRange("::/0")!],
+  ),
+});
 
 /** Follows batches as the dataplane would, and checks that no two rows share a frontend. */
 class Follower {
   readonly rows = new Map<string, ServiceRow>();
+  readonly addresses = new Map<string, string>();
+  serviceRanges: readonly string[] = [];
 
-  follow({ changed, removed }: Batch): void {
+  follow({ changed, removed, addresses, serviceRanges }: Batch): void {
+    this.serviceRanges = serviceRanges;
+    for (const address of addresses.removed) {
+      if (!this.addresses.delete(address)) throw new Error(`"${address}" was never there`);
+    }
+    for (const { address, action } of addresses.changed) this.addresses.set(address, action);
     for (const key of removed) {
       if (!this.rows.delete(key)) throw new Error(`"${key}" is removed, but was never there`);
     }
@@ -338,15 +544,19 @@ class Follower {
     }
   }
 
-  sorted(): ServiceRow[] {
-    return [...this.rows.values()].sort((left, right) => (left.key < right.key ? -1 : 1));
+  /** Everything that was handed out and still holds, in one order. */
+  state() {
+    const byKey = <T>(map: ReadonlyMap<string, T>) =>
+      [...map].sort(([left], [right]) => (left < right ? -1 : 1));
+    const { rows, addresses, serviceRanges } = this;
+    return { rows: byKey(rows), addresses: byKey(addresses), serviceRanges };
   }
 }
 
 test("any sequence of events ends in the rows and conflicts of a rebuild from scratch", (t) => {
   fc.assert(
-    fc.property(events, (list) => {
-      const cluster = makeCluster();
+    fc.property(events, configs, (list, config) => {
+      const cluster = makeClusterWith(config);
       const follower = new Follower();
       const objects = new Map<string, KubernetesObject>();
       const standing = new Map<string, number>();
@@ -357,21 +567,33 @@ test("any sequence of events ends in the rows and conflicts of a rebuild from sc
         }
         for (const { message } of batch.resolved) standing.set(message, standing.get(message)! - 1);
       };
-      for (const { object, kind, take } of list) {
-        const identity: ObjectIdentity = object;
-        const key = `${identity.kind} ${identity.namespace}/${identity.name}`;
-        if (kind === "apply") objects.set(key, object);
-        else objects.delete(key);
-        if (kind === "apply") cluster.apply(object);
-        else cluster.remove(identity);
+      let local: readonly string[] | undefined;
+      for (const { event, take } of list) {
+        if (event.kind === "local") {
+          local = event.addresses;
+          cluster.setLocalAddresses(event.addresses);
+        } else {
+          const identity: ObjectIdentity = event.object;
+          const key = `${identity.kind} ${identity.namespace}/${identity.name}`;
+          if (event.kind === "apply") objects.set(key, event.object);
+          else objects.delete(key);
+          if (event.kind === "apply") cluster.apply(event.object);
+          else cluster.remove(identity);
+        }
         if (take) follow(cluster.takeDirty());
       }
       follow(cluster.takeDirty());
-      const rebuilt = makeCluster(...[...objects.values()].reverse());
+      const rebuilt = makeClusterWith(config);
+      if (local !== undefined) rebuilt.setLocalAddresses(local);
+      for (const object of [...objects.values()].reverse()) rebuilt.apply(object);
       const fresh = new Follower();
       const batch = rebuilt.takeDirty();
       fresh.follow(batch);
-      t.deepEqual(follower.sorted(), fresh.sorted());
+      t.deepEqual(follower.state(), fresh.state());
+      const { rows, addresses, serviceRanges } = cluster.serving();
+      t.is(rows.length, fresh.rows.size);
+      t.is(addresses.length, fresh.addresses.size);
+      t.deepEqual(serviceRanges, fresh.serviceRanges);
       const open = [...standing].filter(([, count]) => count > 0).map(([message]) => message);
       t.deepEqual(open.sort(), batch.problems.map(({ message }) => message).sort());
       t.true([...standing.values()].every((count) => count === 0 || count === 1));
@@ -383,5 +605,12 @@ test("any sequence of events ends in the rows and conflicts of a rebuild from sc
 test("a second batch without events is empty", (t) => {
   const cluster = makeCluster(service("web"), service("other"));
   cluster.takeDirty();
-  t.deepEqual(cluster.takeDirty(), { changed: [], removed: [], problems: [], resolved: [] });
+  t.deepEqual(cluster.takeDirty(), {
+    changed: [],
+    removed: [],
+    addresses: { changed: [], removed: [] },
+    serviceRanges: [],
+    problems: [],
+    resolved: [],
+  });
 });

@@ -1,17 +1,30 @@
 // What this node should serve, kept up to date object by object: events in, changed rows out. Each
 // change marks the Services that it affects; only those are computed again. Knows nothing of where
 // objects come from or what becomes of the rows.
-import { canonicalAddress } from "./address.ts";
+
+import { canonicalAddress, formatRange } from "./address.ts";
+import { AddressBook, type AddressChanges, addressClaims } from "./addressbook.ts";
 import { Claims } from "./claims.ts";
+import { DEFAULT_CONFIG, type ProxyConfig } from "./config.ts";
+import type { Serving } from "./decision.ts";
+import { type LocalDetector, makeDetector } from "./detector.ts";
 import { findEndpoints, isSliceUsed } from "./endpoint.ts";
 import { makeServiceRow, type NodeContext } from "./frontend.ts";
-import { groupByFamily, type NodePortAddresses, primaryAddresses } from "./nodeaddresses.ts";
+import {
+  firstOfFamily,
+  groupByFamily,
+  type HostAddresses,
+  type NodePortAddresses,
+  nodePortAddresses,
+  primaryAddresses,
+} from "./nodeaddresses.ts";
 import type {
   KubernetesObject,
   NodeObject,
   ObjectIdentity,
   Problem,
   ServiceObject,
+  ServiceRangesObject,
   SliceObject,
 } from "./objects.ts";
 import type { ServiceRow } from "./rows.ts";
@@ -20,8 +33,10 @@ import { servicePorts } from "./service.ts";
 
 export interface ClusterOptions {
   nodeName: string;
-  /** Serve node ports while no Node object names an address of this node (§9.6). */
+  /** This node's addresses while no Node object names any (§9.6); first come the primary ones. */
   fallbackNodeAddresses: readonly string[];
+  /** kube-proxy's defaults in nftables mode unless given. */
+  config?: ProxyConfig;
 }
 
 /** What changed since the last batch. No two rows handed out ever list the same frontend. */
@@ -30,6 +45,11 @@ export interface Batch {
   changed: ServiceRow[];
   /** Keys of rows that are no more. */
   removed: string[];
+  /** What becomes of the other ports of addresses, and addresses that are nobody's any more. */
+  addresses: AddressChanges;
+  /** The ServiceCIDRs' ranges as they are now, "address/length", sorted: unowned addresses in
+   * them are dropped (§7.6). */
+  serviceRanges: readonly string[];
   /** Conflicts over frontends that are new, and those that no longer hold. */
   problems: Problem[];
   resolved: Problem[];
@@ -58,35 +78,63 @@ function sortedSlices(slices: ReadonlyMap<string, SliceObject>): SliceObject[] {
 /** The desired state of one node. Objects may arrive in any order (§4.11). */
 export class Cluster {
   readonly #nodeName: string;
-  readonly #fallback: NodePortAddresses;
+  readonly #config: ProxyConfig;
+  readonly #fallback: readonly string[];
   readonly #services = new Map<string, ServiceState>();
   /** Which Service's state holds a slice. */
   readonly #sliceOwners = new Map<string, string>();
   readonly #claims = new Claims();
+  readonly #addresses = new AddressBook();
+  readonly #rangeObjects = new Map<string, ServiceRangesObject>();
   /** Rows with all the frontends they claim, and rows as they were handed out. */
   readonly #wanted = new Map<string, ServiceRow>();
   readonly #handedOut = new Map<string, ServiceRow>();
   readonly #dirty = new Set<string>();
+  #serviceRanges: readonly string[] = [];
+  #areRangesTouched = false;
+  #localAddresses: readonly string[] | undefined;
   #node: NodeObject | undefined;
   #context: NodeContext;
+  #detector: LocalDetector;
 
-  constructor({ nodeName, fallbackNodeAddresses }: ClusterOptions) {
+  constructor({ nodeName, fallbackNodeAddresses, config = DEFAULT_CONFIG }: ClusterOptions) {
     this.#nodeName = nodeName;
-    const addresses = fallbackNodeAddresses.map(canonicalAddress);
-    this.#fallback = groupByFamily(addresses.filter((address) => address !== undefined));
+    this.#config = config;
+    this.#fallback = canonicalAddresses(fallbackNodeAddresses);
     this.#context = this.#makeContext();
+    this.#detector = makeDetector(config, { podRanges: [] });
   }
 
-  /** Where node ports are served, and whether this node's own Node object says so. */
+  /** Where node ports are served, and whether this node's own Node object says who it is. */
   get nodePorts(): { addresses: NodePortAddresses; fromNode: boolean } {
-    const addresses = this.#context.nodePortAddresses;
-    return { addresses, fromNode: addresses !== this.#fallback };
+    const fromNode = this.#node !== undefined && primaryAddresses(this.#node) !== undefined;
+    return { addresses: this.#context.nodePortAddresses, fromNode };
+  }
+
+  /** Tells pods from others, by the configuration and this Node's podCIDRs (§10.8). */
+  get detector(): LocalDetector {
+    return this.#detector;
+  }
+
+  /** This node as selection sees it: its name and zone. */
+  get node(): NodeContext {
+    return this.#context;
+  }
+
+  /**
+   * Takes the addresses that the kernel calls local, loopback or not, in any text form. Until the
+   * first call those of the Node object stand for them.
+   */
+  setLocalAddresses(addresses: readonly string[]): void {
+    this.#localAddresses = canonicalAddresses(addresses).sort();
+    this.#refreshContext();
   }
 
   /** Takes the present version of an object. One that changes nothing relevant costs nothing. */
   apply(object: KubernetesObject): void {
     if (object.kind === "Service") this.#setService(nameKey(object), object);
     else if (object.kind === "EndpointSlice") this.#setSlice(nameKey(object), object);
+    else if (object.kind === "ServiceCIDR") this.#setRanges(object.name, object);
     else if (object.name === this.#nodeName) this.#setNode(object);
   }
 
@@ -95,12 +143,13 @@ export class Cluster {
     const key = nameKey(identity);
     if (identity.kind === "Service") this.#setService(key, undefined);
     else if (identity.kind === "EndpointSlice") this.#setSlice(key, undefined);
+    else if (identity.kind === "ServiceCIDR") this.#setRanges(identity.name, undefined);
     else if (identity.name === this.#nodeName) this.#setNode(undefined);
   }
 
   /** True if objects changed since the last batch in a way that may change rows. */
   get isDirty(): boolean {
-    return this.#dirty.size > 0;
+    return this.#dirty.size > 0 || this.#areRangesTouched;
   }
 
   /** The rows that changed since the last call, and the conflicts found on the way. */
@@ -110,7 +159,17 @@ export class Cluster {
     this.#dirty.clear();
     const { rows, problems, resolved } = this.#claims.settle();
     for (const key of rows) touched.add(key);
-    const batch: Batch = { changed: [], removed: [], problems, resolved };
+    const addresses = this.#addresses.settle();
+    this.#areRangesTouched = false;
+    const serviceRanges = this.#serviceRanges;
+    const batch: Batch = {
+      changed: [],
+      removed: [],
+      addresses,
+      serviceRanges,
+      problems,
+      resolved,
+    };
     for (const key of touched) this.#handOut(key, batch);
     return batch;
   }
@@ -118,6 +177,18 @@ export class Cluster {
   /** Every row as last handed out. */
   rows(): ServiceRow[] {
     return [...this.#handedOut.values()];
+  }
+
+  /** Everything that decides about a packet, as last handed out. */
+  serving(): Serving {
+    return {
+      rows: this.rows(),
+      addresses: this.#addresses.rows(),
+      serviceRanges: this.#serviceRanges,
+      localAddresses: this.#context.addresses.local,
+      detector: this.#detector,
+      masqueradeAll: this.#config.masqueradeAll,
+    };
   }
 
   #state(key: string): ServiceState {
@@ -154,25 +225,51 @@ export class Cluster {
     this.#dirty.add(owner);
   }
 
+  #setRanges(name: string, object: ServiceRangesObject | undefined): void {
+    if (object === undefined) this.#rangeObjects.delete(name);
+    else this.#rangeObjects.set(name, object);
+    const ranges = [...this.#rangeObjects.values()].flatMap((each) => each.ranges);
+    const texts = [...new Set(ranges.map(formatRange))].sort();
+    if (sameData(texts, this.#serviceRanges)) return;
+    this.#serviceRanges = texts;
+    this.#areRangesTouched = true;
+  }
+
   #makeContext(): NodeContext {
-    const primary = this.#node && primaryAddresses(this.#node);
+    const named = this.#node && primaryAddresses(this.#node);
+    const internal = this.#node?.addresses.filter(({ type }) => type === "InternalIP") ?? [];
+    const known = named ? internal.map(({ address }) => address) : this.#fallback;
+    const addresses: HostAddresses = {
+      primary: named ?? firstOfFamily(groupByFamily(this.#fallback)),
+      local: this.#localAddresses ?? known,
+    };
     return {
       topology: { name: this.#nodeName, zone: this.#node?.zone ?? "" },
-      nodePortAddresses: primary ?? this.#fallback,
+      addresses,
+      nodePortAddresses: nodePortAddresses(this.#config, addresses),
     };
   }
 
   #setNode(node: NodeObject | undefined): void {
     this.#node = node;
+    this.#detector = makeDetector(this.#config, { podRanges: node?.podRanges ?? [] });
+    this.#refreshContext();
+  }
+
+  /** Looks at this node anew, and marks the Services that a difference matters to. */
+  #refreshContext(): void {
     const before = this.#context;
-    this.#context = this.#makeContext();
-    const rezoned = before.topology.zone !== this.#context.topology.zone;
-    const readdressed = !sameData(before.nodePortAddresses, this.#context.nodePortAddresses);
-    if (!rezoned && !readdressed) return;
+    const after = this.#makeContext();
+    this.#context = after;
+    const rezoned = before.topology.zone !== after.topology.zone;
+    const readdressed = !sameData(before.nodePortAddresses, after.nodePortAddresses);
+    const renamed = !sameData(before.addresses.primary, after.addresses.primary);
+    if (!rezoned && !readdressed && !renamed) return;
     for (const [key, state] of this.#services) {
       const hinted = rezoned && hasZoneHints(state);
       const exposed = readdressed && state.object?.ports.some(({ nodePort }) => nodePort !== 0);
-      if (hinted || exposed) this.#dirty.add(key);
+      const guarded = renamed && (state.object?.sourceRanges.length ?? 0) > 0;
+      if (hinted || exposed || guarded) this.#dirty.add(key);
     }
   }
 
@@ -181,6 +278,7 @@ export class Cluster {
     const state = this.#services.get(key);
     if (state === undefined) return;
     const rowKeys = new Set<string>();
+    this.#addresses.replace(key, state.object === undefined ? [] : addressClaims(state.object));
     for (const row of this.#makeRows(state)) {
       rowKeys.add(row.key);
       touched.add(row.key);
@@ -228,6 +326,10 @@ export class Cluster {
       this.#handedOut.set(key, row);
     }
   }
+}
+
+function canonicalAddresses(addresses: readonly string[]): string[] {
+  return [...new Set(addresses.map(canonicalAddress).filter((address) => address !== undefined))];
 }
 
 function hasZoneHints({ slices }: ServiceState): boolean {

@@ -1,7 +1,7 @@
 // The border between Kubernetes and the kernel: a service port, its endpoints and this node become
 // one ServiceRow. Knows nothing of other Services: who owns a contested frontend is claims.ts'.
 import type { Endpoint } from "./endpoint.ts";
-import type { NodePortAddresses } from "./nodeaddresses.ts";
+import type { HostAddresses, NodePortAddresses } from "./nodeaddresses.ts";
 import type { BackendRow, FrontendKind, FrontendRow, ServiceRow, TableRow } from "./rows.ts";
 import {
   hasExternalFrontend,
@@ -10,11 +10,13 @@ import {
   type ServicePort,
   serviceRowKey,
 } from "./service.ts";
-import { categorizeEndpoints, type EndpointLists, type NodeTopology } from "./topology.ts";
+import { makeSources } from "./sources.ts";
+import { categorizeEndpoints, type EndpointLists, isLocal, type NodeTopology } from "./topology.ts";
 
 /** This node as far as rows depend on it. */
 export interface NodeContext {
   topology: NodeTopology;
+  addresses: HostAddresses;
   nodePortAddresses: NodePortAddresses;
 }
 
@@ -63,8 +65,10 @@ function makeTable(
   return { kind, members, whenEmpty: "refuse" };
 }
 
-function makeBackend({ address, port, ready }: Endpoint): BackendRow {
-  return { address, port, state: ready ? "ready" : "terminating", weight: 1 };
+function makeBackend(endpoint: Endpoint, node: NodeTopology): BackendRow {
+  const { address, port, ready } = endpoint;
+  const state = ready ? "ready" : "terminating";
+  return { address, port, state, weight: 1, local: isLocal(endpoint, node) };
 }
 
 /**
@@ -75,7 +79,8 @@ export function makeServiceRow(
   servicePort: ServicePort,
   { endpoints, node }: { endpoints: readonly Endpoint[]; node: NodeContext },
 ): ServiceRow {
-  const { service, port, family } = servicePort;
+  const { service, port, family, loadBalancerIPs: vips } = servicePort;
+  const { primary } = node.addresses;
   const external = hasExternalFrontend(servicePort);
   const internalLocal = isInternalLocal(service);
   const externalLocal = isExternalLocal(service);
@@ -91,10 +96,11 @@ export function makeServiceRow(
     protocol: port.protocol,
     family,
     type: service.type === "ExternalName" ? "ClusterIP" : service.type,
+    externalPolicy: externalLocal ? "Local" : "Cluster",
     affinitySeconds: service.affinitySeconds,
-    sources: undefined,
+    sources: makeSources(service.sourceRanges, { family, vips, primary }),
     frontends: findFrontends(servicePort, node),
-    backends: lists.reachable.map(makeBackend),
+    backends: lists.reachable.map((endpoint) => makeBackend(endpoint, node.topology)),
     internal: makeTable(internalList, { lists, kind: "uniform" }),
     inside: external ? makeTable(lists.cluster, { lists, kind: "uniform" }) : NO_TABLE,
     outside: external ? makeTable(outsideList, { lists, kind: "maglev" }) : NO_TABLE,

@@ -1,12 +1,21 @@
-// On which addresses of this node its node ports are served (§9). Only the default, `primary`, is
-// decided here; knows nothing of devices: addresses to fall back to are an argument.
-import { addressFamily } from "./address.ts";
+// On which addresses of this node its node ports are served (§9), and which address of each family is
+// its primary one (§9.6). Knows nothing of devices: what the kernel calls local is an argument.
+import { type AddressRange, addressFamily, isInRange, isLoopback } from "./address.ts";
+import type { ProxyConfig } from "./config.ts";
 import type { NodeObject } from "./objects.ts";
 
-/** Canonical addresses that serve node ports, family by family. */
+/** Canonical addresses, family by family. */
 export interface NodePortAddresses {
   ipv4: readonly string[];
   ipv6: readonly string[];
+}
+
+/** This node's addresses as far as they are known. All canonical. */
+export interface HostAddresses {
+  /** At most one of each family. */
+  primary: NodePortAddresses;
+  /** Every address that the kernel calls local; loopback may be among them. */
+  local: readonly string[];
 }
 
 /** Sorts canonical addresses by family. */
@@ -18,6 +27,11 @@ export function groupByFamily(addresses: readonly string[]): NodePortAddresses {
   };
 }
 
+/** The first address of each family. */
+export function firstOfFamily({ ipv4, ipv6 }: NodePortAddresses): NodePortAddresses {
+  return { ipv4: ipv4.slice(0, 1), ipv6: ipv6.slice(0, 1) };
+}
+
 /**
  * The primary address of each family: the first InternalIP, else the first ExternalIP (§9.6).
  * Undefined if the Node names no address at all, so that the caller falls back.
@@ -25,7 +39,50 @@ export function groupByFamily(addresses: readonly string[]): NodePortAddresses {
 export function primaryAddresses(node: NodeObject): NodePortAddresses | undefined {
   const internal = node.addresses.filter(({ type }) => type === "InternalIP");
   const external = node.addresses.filter(({ type }) => type === "ExternalIP");
-  const { ipv4, ipv6 } = groupByFamily([...internal, ...external].map(({ address }) => address));
-  if (ipv4.length === 0 && ipv6.length === 0) return undefined;
-  return { ipv4: ipv4.slice(0, 1), ipv6: ipv6.slice(0, 1) };
+  const grouped = groupByFamily([...internal, ...external].map(({ address }) => address));
+  if (grouped.ipv4.length === 0 && grouped.ipv6.length === 0) return undefined;
+  return firstOfFamily(grouped);
+}
+
+/**
+ * The ranges that restrict a family's node ports. Undefined if nothing does: no entry of the family
+ * or one of length 0 (§9.1).
+ */
+export function restrictingRanges(
+  ranges: readonly AddressRange[],
+  { family }: { family: 4 | 6 },
+): readonly AddressRange[] | undefined {
+  const ofFamily = ranges.filter((range) => range.family === family);
+  const isOpen = ofFamily.length === 0 || ofFamily.some(({ prefixLength }) => prefixLength === 0);
+  return isOpen ? undefined : ofFamily;
+}
+
+/** The primary addresses as ranges of one address each, none on a loopback address (§9.2). */
+function primaryRanges({ ipv4, ipv6 }: NodePortAddresses): AddressRange[] {
+  return [...ipv4, ...ipv6]
+    .filter((address) => !isLoopback(address))
+    .map((address) => {
+      const family = addressFamily(address);
+      return { family, address, prefixLength: family === 4 ? 32 : 128 };
+    });
+}
+
+/**
+ * The addresses that serve node ports: of each family the local ones within its ranges, or all of
+ * them if nothing restricts it; never loopback (§9.4, §9.5).
+ */
+export function nodePortAddresses(
+  { nodePortAddresses: wanted }: Pick<ProxyConfig, "nodePortAddresses">,
+  { primary, local }: HostAddresses,
+): NodePortAddresses {
+  const ranges = wanted === "primary" ? primaryRanges(primary) : wanted;
+  // The Node object says that its primary address is this node's, whoever translates to it.
+  const own = wanted === "primary" ? [...primary.ipv4, ...primary.ipv6, ...local] : local;
+  const candidates = groupByFamily(own.filter((address) => !isLoopback(address)));
+  const choose = (addresses: readonly string[], family: 4 | 6) => {
+    const restricting = restrictingRanges(ranges, { family });
+    if (restricting === undefined) return addresses;
+    return addresses.filter((address) => restricting.some((range) => isInRange(address, range)));
+  };
+  return { ipv4: choose(candidates.ipv4, 4), ipv6: choose(candidates.ipv6, 6) };
 }

@@ -1,12 +1,11 @@
 // The few fields of Kubernetes objects that bpfsvc decides by, checked and canonical. What is not
 // here has no influence. Knows nothing of how the objects arrive or what is made of them.
 import type { AddressRange } from "./address.ts";
-import type { Family, Protocol, ServiceType } from "./rows.ts";
+import type { Family, Protocol, ServiceType, TrafficPolicy } from "./rows.ts";
 
-export type ObjectKind = "Service" | "EndpointSlice" | "Node";
-export type TrafficPolicy = "Cluster" | "Local";
+export type ObjectKind = "Service" | "EndpointSlice" | "Node" | "ServiceCIDR";
 
-/** What tells objects apart; a Node has the namespace "". */
+/** What tells objects apart; a Node and a ServiceCIDR have the namespace "". */
 export interface ObjectIdentity {
   kind: ObjectKind;
   namespace: string;
@@ -116,11 +115,23 @@ export interface NodeObject {
   zone: string;
   addresses: readonly NodeAddress[];
   podRanges: readonly AddressRange[];
+  /** Whether it has a deletionTimestamp (§13.3). */
+  isDeleted: boolean;
+  /** The keys of its taints (§13.3). */
+  taints: readonly string[];
 }
 
-export type KubernetesObject = ServiceObject | SliceObject | NodeObject;
+/** A ServiceCIDR: ranges that cluster IPs are taken from (§1.4). */
+export interface ServiceRangesObject {
+  kind: "ServiceCIDR";
+  namespace: "";
+  name: string;
+  ranges: readonly AddressRange[];
+}
 
-/** How people call an object: namespace/name, or the name alone for a Node. */
+export type KubernetesObject = ServiceObject | SliceObject | NodeObject | ServiceRangesObject;
+
+/** How people call an object: namespace/name, or the name alone if it has no namespace. */
 export function objectName(identity: { namespace: string; name: string }): string {
   return identity.namespace === "" ? identity.name : `${identity.namespace}/${identity.name}`;
 }

@@ -58,8 +58,18 @@ const nodeValue = {
   apiVersion: "v1",
   kind: "Node",
   metadata: { name: "node-a", labels: { "topology.kubernetes.io/zone": "a" } },
-  spec: { podCIDRs: ["10.244.1.0/24", "fd00:10:244::/64"] },
+  spec: {
+    podCIDRs: ["10.244.1.0/24", "fd00:10:244::/64"],
+    taints: [{ key: "dedicated", value: "web", effect: "NoSchedule" }],
+  },
   status: { addresses: [{ type: "InternalIP", address: "192.168.50.2" }] },
+};
+
+const rangesValue = {
+  apiVersion: "networking.k8s.io/v1",
+  kind: "ServiceCIDR",
+  metadata: { name: "kubernetes" },
+  spec: { cidrs: ["10.96.0.1/16", "fd00:10:96::/112"] },
 };
 
 function set(value: object, path: string | readonly string[], replacement: unknown): unknown {
@@ -142,6 +152,28 @@ test("a Node keeps zone, addresses and pod ranges", (t) => {
         { family: 4, address: "10.244.1.0", prefixLength: 24 },
         { family: 6, address: "fd00:10:244::", prefixLength: 64 },
       ],
+      isDeleted: false,
+      taints: ["dedicated"],
+    },
+    problems: [],
+  });
+});
+
+test("a Node that is being deleted is known to be", (t) => {
+  const value = set(nodeValue, "metadata.deletionTimestamp", "2026-01-01T00:00:00Z");
+  t.like(readObject(value).object, { isDeleted: true });
+});
+
+test("a ServiceCIDR keeps its ranges, and has no namespace", (t) => {
+  t.deepEqual(readObject(set(rangesValue, "metadata.namespace", "x")), {
+    object: {
+      kind: "ServiceCIDR",
+      namespace: "",
+      name: "kubernetes",
+      ranges: [
+        { family: 4, address: "10.96.0.0", prefixLength: 16 },
+        { family: 6, address: "fd00:10:96::", prefixLength: 112 },
+      ],
     },
     problems: [],
   });
@@ -205,6 +237,10 @@ for (const [value, path, replacement, field, used] of [
   [sliceValue, "endpoints.0.conditions", { ready: "yes" }, "endpoints[0].conditions.ready", true],
   [sliceValue, "endpoints.0.nodeName", 1, "endpoints[0].nodeName", true],
   [sliceValue, "endpoints.0.hints.forZones.0", "a", "endpoints[0].hints.forZones[0]", true],
+  [rangesValue, "spec.cidrs.1", "fd00::", "spec.cidrs[1]", true],
+  [rangesValue, "spec.cidrs.1", "::/0", "spec.cidrs", true],
+  [rangesValue, "spec", undefined, "spec", false],
+  [nodeValue, "spec.taints.0", { key: 5 }, "spec.taints[0].key", true],
   [nodeValue, "status.addresses.0.address", "x", "status.addresses[0].address", true],
 ] as const) {
   const shown = JSON.stringify(replacement)?.slice(0, 30) ?? "missing";

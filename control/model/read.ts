@@ -1,8 +1,16 @@
 // Turns a value that may be anything (decoded YAML, JSON or protobuf) into one of our objects.
 // Never throws: a bad part is skipped and named, the rest of the object works. Knows no lists of
 // objects and no files; those are the sources' business.
+import { formatRange } from "./address.ts";
 import { type FieldMap, Fields, fieldOf, isAbsent, isMap, isName, showValue } from "./fields.ts";
-import type { KubernetesObject, NodeAddress, NodeObject, ObjectKind, Problem } from "./objects.ts";
+import type {
+  KubernetesObject,
+  NodeAddress,
+  NodeObject,
+  ObjectKind,
+  Problem,
+  ServiceRangesObject,
+} from "./objects.ts";
 import { LABEL_LENGTH, type Metadata, type Reading } from "./readport.ts";
 import { readService } from "./readservice.ts";
 import { readSlice } from "./readslice.ts";
@@ -15,7 +23,10 @@ const API_VERSIONS: Record<ObjectKind, string> = {
   Service: "v1",
   EndpointSlice: "discovery.k8s.io/v1",
   Node: "v1",
+  ServiceCIDR: "networking.k8s.io/v1",
 };
+/** Kinds without a namespace. */
+const CLUSTER_WIDE: readonly string[] = ["Node", "ServiceCIDR"];
 
 /** What reading one value gave: an object of ours or none, and what was wrong with it. */
 export interface ReadResult {
@@ -40,11 +51,11 @@ export function identify(value: unknown): { kind: string; namespace: string; nam
   const kind = loose(map, "kind").slice(0, NAME_LENGTH);
   const name = loose(names, "name").slice(0, NAME_LENGTH);
   const given = loose(names, "namespace").slice(0, NAME_LENGTH);
-  return { kind, namespace: kind === "Node" ? "" : given || "default", name };
+  return { kind, namespace: CLUSTER_WIDE.includes(kind) ? "" : given || "default", name };
 }
 
 /**
- * Reads a Service, EndpointSlice or Node. Objects of other kinds or API groups give neither an
+ * Reads a Service, EndpointSlice, Node or ServiceCIDR. Objects of other kinds or API groups give neither an
  * object nor a problem; `object` is undefined with a problem if it cannot be used as a whole.
  */
 export function readObject(value: unknown): ReadResult {
@@ -77,9 +88,9 @@ function readKind(kind: ObjectKind, { value, fields }: Reading): KubernetesObjec
     fields.report("spec", `is ${showValue(spec)}, not a map; the object is not used`);
     return undefined;
   }
-  return kind === "Node"
-    ? readNode(metadata, { value, fields })
-    : readService(metadata, { value, fields });
+  if (kind === "Node") return readNode(metadata, { value, fields });
+  if (kind === "ServiceCIDR") return readServiceRanges(metadata, { value, fields });
+  return readService(metadata, { value, fields });
 }
 
 function readMetadata(kind: ObjectKind, { value, fields }: Reading): Metadata | undefined {
@@ -87,7 +98,8 @@ function readMetadata(kind: ObjectKind, { value, fields }: Reading): Metadata | 
   const map = isMap(metadata) ? metadata : {};
   const limit = kind === "Service" ? LABEL_LENGTH : NAME_LENGTH;
   const name = fieldOf(map, "name");
-  const given = kind === "Node" ? "default" : fieldOf(map, "namespace");
+  const isClusterWide = CLUSTER_WIDE.includes(kind);
+  const given = isClusterWide ? "default" : fieldOf(map, "namespace");
   const namespace = isAbsent(given) || given === "" ? "default" : given;
   if (!isName(name, limit)) {
     const wanted = `not a name of 1 to ${limit} letters, digits, "-" and "."`;
@@ -102,8 +114,9 @@ function readMetadata(kind: ObjectKind, { value, fields }: Reading): Metadata | 
   }
   const created = Date.parse(loose(map, "creationTimestamp"));
   return {
-    namespace: kind === "Node" ? "" : namespace,
+    namespace: isClusterWide ? "" : namespace,
     name,
+    isDeleted: !isAbsent(fieldOf(map, "deletionTimestamp")),
     createdMs: Number.isNaN(created) ? Number.MAX_SAFE_INTEGER : created,
     labels: fields.map(fieldOf(map, "labels"), "metadata.labels"),
   };
@@ -130,5 +143,28 @@ function readNode(metadata: Metadata, { value, fields }: Reading): NodeObject {
     zone: fields.text(fieldOf(metadata.labels, LABEL_ZONE), `metadata.labels["${LABEL_ZONE}"]`),
     addresses,
     podRanges: fields.ranges(fieldOf(spec, "podCIDRs"), "spec.podCIDRs"),
+    isDeleted: metadata.isDeleted,
+    taints: readTaints(spec, fields),
   };
+}
+
+function readTaints(spec: FieldMap, fields: Fields): readonly string[] {
+  const list = fields.list(fieldOf(spec, "taints"), "spec.taints");
+  const keys = list.map((entry, index) => {
+    const field = `spec.taints[${index}]`;
+    return fields.text(fieldOf(fields.map(entry, field), "key"), `${field}.key`);
+  });
+  return keys.filter((key) => key !== "");
+}
+
+function readServiceRanges(metadata: Metadata, { value, fields }: Reading): ServiceRangesObject {
+  const spec = fields.map(fieldOf(value, "spec"), "spec");
+  const ranges = fields.ranges(fieldOf(spec, "cidrs"), "spec.cidrs").filter((range) => {
+    if (range.prefixLength > 0) return true;
+    // Whatever no Service owns in such a range is dropped (§7.6).
+    const rest = `holds ${formatRange(range)}, every address there is; it is skipped`;
+    fields.report("spec.cidrs", rest);
+    return false;
+  });
+  return { kind: "ServiceCIDR", namespace: "", name: metadata.name, ranges };
 }

@@ -23,6 +23,8 @@ export interface Metadata {
   namespace: string;
   name: string;
   createdMs: number;
+  /** Whether there is a deletionTimestamp. */
+  isDeleted: boolean;
   labels: FieldMap;
 }
 

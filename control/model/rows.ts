@@ -10,6 +10,7 @@ export type Protocol = keyof typeof PROTOCOLS;
 
 export type ServiceType = "ClusterIP" | "NodePort" | "LoadBalancer";
 export type FrontendKind = "clusterIP" | "externalIP" | "loadBalancer" | "nodePort";
+export type TrafficPolicy = "Cluster" | "Local";
 export type BackendState = "ready" | "terminating";
 
 /** An address and port that is captured (semantics §3.1). */
@@ -26,6 +27,8 @@ export interface BackendRow {
   state: BackendState;
   /** Share of new connections relative to the other endpoints, 1 to 1000. */
   weight: number;
+  /** Whether it is on this node: a pod that draws itself needs another source (§10.5). */
+  local: boolean;
 }
 
 /** Which endpoints a packet may get, and what happens to it when there are none. */
@@ -64,6 +67,8 @@ export interface ServiceRow {
   protocol: Protocol;
   family: Family;
   type: ServiceType;
+  /** Local: external frontends keep the client's address (§10.2), Cluster: they do not (§10.1). */
+  externalPolicy: TrafficPolicy;
   /** Timeout of ClientIP affinity in seconds, 0 for none (semantics §11). */
   affinitySeconds: number;
   /** What the load-balancer VIPs accept; undefined: they are open to all (semantics §8). */

@@ -16,10 +16,20 @@ export interface ServicePort {
   loadBalancerIPs: readonly string[];
 }
 
-/** True if the Service is ours: not headless, ExternalName, unallocated or another proxy's (§2). */
+/** Why a Service is none of our business. */
+export type NotHandled = "otherProxy" | "externalName" | "headless" | "noClusterIP";
+
+/** Why a Service is not ours to handle (§1.1, §2.1); undefined if it is. */
+export function whyNotHandled(service: ServiceObject): NotHandled | undefined {
+  if (service.otherProxy) return "otherProxy";
+  if (service.type === "ExternalName") return "externalName";
+  if (service.clusterIP === "None") return "headless";
+  return service.clusterIP === "" ? "noClusterIP" : undefined;
+}
+
+/** True if the Service is ours. */
 export function isHandled(service: ServiceObject): boolean {
-  if (service.otherProxy || service.type === "ExternalName") return false;
-  return service.clusterIP !== "" && service.clusterIP !== "None";
+  return whyNotHandled(service) === undefined;
 }
 
 /** The service ports of a Service, none if it is not handled or has no cluster IP (§2.3). */

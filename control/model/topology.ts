@@ -29,47 +29,88 @@ export interface EndpointLists {
   hasEndpoints: boolean;
 }
 
-type Test = (endpoint: Endpoint) => boolean;
+/** How a list is chosen: within this node or anywhere, and by what (§5.3–5.5). */
+export interface ListRule {
+  isLocal: boolean;
+  /** "leaving": serving and terminating ones, for want of any that is ready. */
+  by: "ready" | "nodeHint" | "zoneHint" | "leaving";
+}
 
-const isReady: Test = (endpoint) => endpoint.ready;
-const isLeaving: Test = (endpoint) => endpoint.serving && endpoint.terminating;
+/** Why an endpoint is not in a list. */
+export type Exclusion = "elsewhere" | "notReady" | "terminating" | "nodeHint" | "zoneHint";
+
+/** True for an endpoint of this node; one without a node is never local (§4.7). */
+export function isLocal({ nodeName }: Endpoint, node: NodeTopology): boolean {
+  return nodeName !== "" && nodeName === node.name;
+}
+
+function isLeaving({ serving, terminating }: Endpoint): boolean {
+  return serving && terminating;
+}
+
+/** The rule of the list for policy Cluster. Hints count only if every ready endpoint has one and
+ * some name this node, else this zone (§5.5). */
+export function clusterRule(endpoints: readonly Endpoint[], node: NodeTopology): ListRule {
+  let someReady = false;
+  let byNode = node.name !== "";
+  let byZone = node.zone !== "";
+  let namesNode = false;
+  let namesZone = false;
+  for (const { ready, nodeHints, zoneHints } of endpoints) {
+    if (!ready) continue;
+    someReady = true;
+    byNode &&= nodeHints.length > 0;
+    byZone &&= zoneHints.length > 0;
+    namesNode ||= byNode && nodeHints.includes(node.name);
+    namesZone ||= byZone && zoneHints.includes(node.zone);
+  }
+  if (!someReady) return { isLocal: false, by: "leaving" };
+  if (byNode && namesNode) return { isLocal: false, by: "nodeHint" };
+  return { isLocal: false, by: byZone && namesZone ? "zoneHint" : "ready" };
+}
+
+/** The rule of the list for policy Local (§5.4): hints have no say in it (§6.5). */
+export function localRule(endpoints: readonly Endpoint[], node: NodeTopology): ListRule {
+  const someReady = endpoints.some((endpoint) => endpoint.ready && isLocal(endpoint, node));
+  return { isLocal: true, by: someReady ? "ready" : "leaving" };
+}
+
+/** Why a rule leaves an endpoint out; undefined if it takes it. */
+export function whyExcluded(
+  endpoint: Endpoint,
+  { rule, node }: { rule: ListRule; node: NodeTopology },
+): Exclusion | undefined {
+  if (rule.isLocal && !isLocal(endpoint, node)) return "elsewhere";
+  if (rule.by === "leaving") return isLeaving(endpoint) ? undefined : "notReady";
+  if (!endpoint.ready) return isLeaving(endpoint) ? "terminating" : "notReady";
+  if (rule.by === "nodeHint" && !endpoint.nodeHints.includes(node.name)) return "nodeHint";
+  if (rule.by === "zoneHint" && !endpoint.zoneHints.includes(node.zone)) return "zoneHint";
+  return undefined;
+}
+
+type Test = (endpoint: Endpoint) => boolean;
 
 /** The endpoints that satisfy `test`; the same list if all do. */
 function keep(endpoints: readonly Endpoint[], test: Test): readonly Endpoint[] {
   return endpoints.every(test) ? endpoints : endpoints.filter(test);
 }
 
-/** Those hinted for `wanted`, or undefined unless every one has a hint and some name it (§5.5). */
-function keepHinted(
-  ready: readonly Endpoint[],
-  wanted: string,
-  { hints }: { hints: (endpoint: Endpoint) => readonly string[] },
-): readonly Endpoint[] | undefined {
-  if (wanted === "") return undefined;
-  let named = false;
-  for (const endpoint of ready) {
-    const names = hints(endpoint);
-    if (names.length === 0) return undefined;
-    named ||= names.includes(wanted);
-  }
-  return named ? keep(ready, (endpoint) => hints(endpoint).includes(wanted)) : undefined;
+function select(
+  endpoints: readonly Endpoint[],
+  context: { rule: ListRule; node: NodeTopology },
+): readonly Endpoint[] {
+  return keep(endpoints, (endpoint) => whyExcluded(endpoint, context) === undefined);
 }
 
-/** Ready endpoints that pass topology; without any ready one, those serving and terminating. */
-function clusterList(endpoints: readonly Endpoint[], node: NodeTopology): readonly Endpoint[] {
-  const ready = keep(endpoints, isReady);
-  if (ready.length === 0) return keep(endpoints, isLeaving);
-  const byNode = keepHinted(ready, node.name, { hints: (endpoint) => endpoint.nodeHints });
-  if (byNode !== undefined) return byNode;
-  return keepHinted(ready, node.zone, { hints: (endpoint) => endpoint.zoneHints }) ?? ready;
-}
-
-/** Local ready endpoints; without any, local ones serving and terminating (§5.4). */
-function localList(endpoints: readonly Endpoint[], node: NodeTopology): readonly Endpoint[] {
-  // An endpoint without a node is never local, whatever this node is called (§4.7).
-  const local = endpoints.filter(({ nodeName }) => nodeName !== "" && nodeName === node.name);
-  const ready = keep(local, isReady);
-  return ready.length > 0 ? ready : keep(local, isLeaving);
+/** Which lists a service port uses (§5.1). */
+export function listsInUse({ internalLocal, externalLocal, hasExternalFrontend }: EndpointPolicy): {
+  cluster: boolean;
+  local: boolean;
+} {
+  return {
+    cluster: !internalLocal || hasExternalFrontend,
+    local: internalLocal || (externalLocal && hasExternalFrontend),
+  };
 }
 
 /**
@@ -80,13 +121,15 @@ export function categorizeEndpoints(
   endpoints: readonly Endpoint[],
   { node, policy }: { node: NodeTopology; policy: EndpointPolicy },
 ): EndpointLists {
-  const { internalLocal, externalLocal, hasExternalFrontend } = policy;
-  const usesCluster = !internalLocal || hasExternalFrontend;
-  const usesLocal = internalLocal || (externalLocal && hasExternalFrontend);
-  const cluster = usesCluster ? clusterList(endpoints, node) : undefined;
-  const local = usesLocal ? localList(endpoints, node) : undefined;
+  const uses = listsInUse(policy);
+  const cluster = uses.cluster
+    ? select(endpoints, { rule: clusterRule(endpoints, node), node })
+    : undefined;
+  const local = uses.local
+    ? select(endpoints, { rule: localRule(endpoints, node), node })
+    : undefined;
   const reachable = union(endpoints, { cluster, local });
-  const hasEndpoints = endpoints.some((endpoint) => isReady(endpoint) || isLeaving(endpoint));
+  const hasEndpoints = endpoints.some((endpoint) => endpoint.ready || isLeaving(endpoint));
   return { cluster, local, reachable, hasEndpoints };
 }
 

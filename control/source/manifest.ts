@@ -18,6 +18,7 @@ const LISTS: Record<string, { kind: string; apiVersion: string } | undefined> = 
   List: undefined,
   ServiceList: { kind: "Service", apiVersion: "v1" },
   NodeList: { kind: "Node", apiVersion: "v1" },
+  ServiceCIDRList: { kind: "ServiceCIDR", apiVersion: "networking.k8s.io/v1" },
   EndpointSliceList: { kind: "EndpointSlice", apiVersion: "discovery.k8s.io/v1" },
 };
 

@@ -56,12 +56,17 @@ export interface FlowCase {
 const FOLDER =
   process.env.BPFSVC_VECTORS ?? path.resolve(import.meta.dirname, "../../../../shared/vectors");
 
-/** The cases of a vector file. One that is missing is left out aloud: no cases. */
-export function readVectors<Case>(file: string): Case[] {
+/** A whole vector file. One that is missing is left out aloud: undefined. */
+export function readVectorFile<File>(file: string): File | undefined {
   const full = path.join(FOLDER, file);
-  if (existsSync(full)) return (JSON.parse(readFileSync(full, "utf8")) as { cases: Case[] }).cases;
+  if (existsSync(full)) return JSON.parse(readFileSync(full, "utf8")) as File;
   console.error(`Left out, the vectors of ${file}: there is none in the folder BPFSVC_VECTORS`);
-  return [];
+  return undefined;
+}
+
+/** The cases of a vector file, none if it is missing. */
+export function readVectors<Case>(file: string): Case[] {
+  return readVectorFile<{ cases: Case[] }>(file)?.cases ?? [];
 }
 
 function keyOf(kind: string, { namespace = "", name }: ClusterObject["metadata"]): string {

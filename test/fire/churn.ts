@@ -227,6 +227,7 @@ export class Churn {
       protocol: "TCP",
       family: 6,
       type: "ClusterIP",
+      externalPolicy: "Cluster",
       affinitySeconds: owner.number % 3 === 0 ? AFFINITY_SECONDS : 0,
       sources: undefined,
       frontends: owner.targets.map((target) => {

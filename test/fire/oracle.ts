@@ -57,7 +57,7 @@ export function makeEndpoint({ owner, since }: Found): BackendRow {
   view.setUint32(12, owner * 65536 + 1);
   const port = FIRST_PORT + ((owner * 31 + since) % PORT_COUNT);
   const address = formatAddress(new Uint8Array(view.buffer));
-  return { address, port, state: "ready", weight: 1 };
+  return { address, port, state: "ready", weight: 1, local: false };
 }
 
 /** The inverse of makeEndpoint(), from an address. Undefined if it is no such address. */

@@ -1,0 +1,32 @@
+// Where node ports are served: what the vectors of nodeport-addresses leave open.
+import test from "ava";
+import { parseRange } from "./address.ts";
+import { groupByFamily, nodePortAddresses } from "./nodeaddresses.ts";
+
+const LOCAL = ["127.0.0.1", "::1", "192.168.50.2", "192.168.51.2", "2001:db8:50::2"];
+
+function serve(wanted: "primary" | string[], { primary = [] as string[], local = LOCAL } = {}) {
+  const ranges = wanted === "primary" ? wanted : wanted.map((text) => parseRange(text)!);
+  const addresses = { primary: groupByFamily(primary), local };
+  return nodePortAddresses({ nodePortAddresses: ranges }, addresses);
+}
+
+test("without ranges every local address serves node ports, loopback never", (t) => {
+  t.deepEqual(serve([]), { ipv4: ["192.168.50.2", "192.168.51.2"], ipv6: ["2001:db8:50::2"] });
+  t.deepEqual(serve(["127.0.0.0/8", "::1/128"]), { ipv4: [], ipv6: [] });
+});
+
+test("primary is one address of each family, whether the kernel has it or not", (t) => {
+  const primary = ["192.168.50.2", "2001:db8:9::9"];
+  t.deepEqual(serve("primary", { primary }), {
+    ipv4: ["192.168.50.2"],
+    ipv6: ["2001:db8:9::9"],
+  });
+});
+
+test("a family without a primary address is unrestricted", (t) => {
+  t.deepEqual(serve("primary", { primary: ["192.168.50.2"] }), {
+    ipv4: ["192.168.50.2"],
+    ipv6: ["2001:db8:50::2"],
+  });
+});
