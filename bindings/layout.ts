@@ -450,6 +450,40 @@ export const socketRecordsMore = {
   },
 } as const;
 
+export interface SocketSet {
+  cookie: readonly [bigint, bigint, bigint, bigint];
+}
+
+/** struct socket_set */
+export const socketSet = {
+  bytes: 256,
+  offset: {
+    cookie: 0,
+    record: 32,
+  },
+  stride: {
+    cookie: 8,
+    record: 48,
+  },
+  read(view: DataView, at: number): SocketSet {
+    return {
+      cookie: [
+        view.getBigUint64(at, true),
+        view.getBigUint64(at + 8, true),
+        view.getBigUint64(at + 16, true),
+        view.getBigUint64(at + 24, true),
+      ],
+    };
+  },
+  write(view: DataView, at: number, value: SocketSet): void {
+    view.setBigUint64(at, value.cookie[0], true);
+    view.setBigUint64(at + 8, value.cookie[1], true);
+    view.setBigUint64(at + 16, value.cookie[2], true);
+    view.setBigUint64(at + 24, value.cookie[3], true);
+    writeZeros(view, at + 224, 32);
+  },
+} as const;
+
 /** enum backend_state */
 export const backendState = {
   BACKEND_FREE: 0,
@@ -481,6 +515,8 @@ export const limit = {
   SLOT_GENERATION_BITS: 10,
   FRONTEND_BUCKETS: 65536,
   FRONTEND_PLACES: 4,
+  SOCKET_SETS: 4096,
+  SOCKET_PLACES: 4,
   SOCKET_RECORDS: 2,
   SOCKET_RECORDS_MORE: 256,
   NAME_BYTES: 64,
@@ -583,6 +619,13 @@ export const maps = {
     maxEntries: 0,
     flags: 1,
   },
+  svc_socket_one: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 256,
+    maxEntries: 4096,
+    flags: 0,
+  },
   svc_sockets: {
     type: 24,
     keyBytes: 4,
@@ -593,4 +636,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x055e01deb2ab42aan;
+export const layoutHash = 0x3e79a3d43eccd592n;
