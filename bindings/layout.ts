@@ -536,6 +536,40 @@ export const socketRecordsMore = {
   },
 } as const;
 
+export interface SocketSet {
+  cookie: readonly [bigint, bigint, bigint, bigint];
+}
+
+/** struct socket_set */
+export const socketSet = {
+  bytes: 256,
+  offset: {
+    cookie: 0,
+    record: 32,
+  },
+  stride: {
+    cookie: 8,
+    record: 48,
+  },
+  read(view: DataView, at: number): SocketSet {
+    return {
+      cookie: [
+        view.getBigUint64(at, true),
+        view.getBigUint64(at + 8, true),
+        view.getBigUint64(at + 16, true),
+        view.getBigUint64(at + 24, true),
+      ],
+    };
+  },
+  write(view: DataView, at: number, value: SocketSet): void {
+    view.setBigUint64(at, value.cookie[0], true);
+    view.setBigUint64(at + 8, value.cookie[1], true);
+    view.setBigUint64(at + 16, value.cookie[2], true);
+    view.setBigUint64(at + 24, value.cookie[3], true);
+    writeZeros(view, at + 224, 32);
+  },
+} as const;
+
 export interface SourceKey {
   prefixLength: number;
   service: number;
@@ -612,6 +646,8 @@ export const limit = {
   SERVICE_RANGES: 16,
   SOURCE_PREFIX: 32,
   SOURCE_ADDRESS_BITS: 128,
+  SOCKET_SETS: 4096,
+  SOCKET_PLACES: 4,
   SOCKET_RECORDS: 2,
   SOCKET_RECORDS_MORE: 256,
   NAME_BYTES: 64,
@@ -739,6 +775,13 @@ export const maps = {
     maxEntries: 0,
     flags: 1,
   },
+  svc_socket_one: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 256,
+    maxEntries: 4096,
+    flags: 0,
+  },
   svc_sockets: {
     type: 24,
     keyBytes: 4,
@@ -756,4 +799,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x6c8a831472f15b26n;
+export const layoutHash = 0x955511c341d64022n;

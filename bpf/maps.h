@@ -29,6 +29,8 @@ enum limit {
 	SERVICE_RANGES = 16,	   /* ranges in svc_ranges */
 	SOURCE_PREFIX = 32,	   /* a source_key's bits before the address */
 	SOURCE_ADDRESS_BITS = 128, /* and those of the address */
+	SOCKET_SETS = 4096,	   /* elements of svc_socket_one, a power of two */
+	SOCKET_PLACES = 4,	   /* sockets in one of them */
 	SOCKET_RECORDS = 2,	   /* destinations of one socket in svc_sockets */
 	SOCKET_RECORDS_MORE = 256, /* further ones, in svc_socket_more */
 	NAME_BYTES = 64,	   /* a Kubernetes label is at most 63 bytes long */
@@ -226,6 +228,18 @@ struct record {
 	__u64 reference; /* backend id | generation << 32; 0: left the endpoint, replies only */
 };
 
+/*
+ * svc_socket_one: the record of sockets that have one destination, at a place of the set that the
+ * socket's cookie leads to. A place is free while its cookie is 0; it is written before the cookie
+ * and does not change until the socket is closed or moves to svc_sockets, for good. A socket that
+ * finds no place free goes there at once.
+ */
+struct socket_set {
+	__u64 cookie[SOCKET_PLACES];
+	struct record record[SOCKET_PLACES];
+	__u64 reserved[4];
+};
+
 /* svc_sockets and svc_socket_more: socket storage, gone with the socket, never evicted. */
 struct socket_records {
 	struct bpf_spin_lock lock;
@@ -346,6 +360,13 @@ struct {
 	__type(key, struct affinity_key);
 	__type(value, struct affinity);
 } svc_affinity SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SOCKET_SETS);
+	__type(key, __u32);
+	__type(value, struct socket_set);
+} svc_socket_one SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);

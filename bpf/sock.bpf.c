@@ -185,19 +185,19 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 	request.key.protocol = ctx->protocol;
 	frontend = frontend_find(&request.key);
 	if (frontend_is_left(frontend)) {
-		if (udp && socket_remembers(ctx->sk) && !(sending && !ipv6 && is_peer(ctx)))
-			socket_direct(ctx->sk, &request.key);
+		if (udp && !(sending && !ipv6 && is_peer(ctx)))
+			socket_direct(ctx, &request.key);
 		return 1;
 	}
 	if (udp)
-		request.keep = socket_recall(ctx->sk, &request.key);
+		request.keep = socket_recall(ctx, &request.key);
 	verdict = balance(&request, frontend, &choice);
 	if (verdict == VERDICT_NONE)
 		return 1; /* the frontend has just gone */
 	if (verdict != VERDICT_FORWARD)
 		return answer_empty(verdict, choice.reason);
 	if (udp ? choice.reference != request.keep : remember_tcp)
-		socket_remember(ctx->sk, &request.key, &choice);
+		socket_remember(ctx, &request.key, &choice);
 	peer_set(ctx, ipv6, &choice.address, choice.port);
 	return 1;
 }
@@ -209,7 +209,7 @@ static __always_inline int translate_back(struct bpf_sock_addr *ctx, bool ipv6)
 	struct reply reply = {};
 
 	peer_get(ctx, ipv6, &sender);
-	if (socket_reply(ctx->sk, &sender, ctx->user_port, &reply))
+	if (socket_reply(ctx, &sender, ctx->user_port, &reply))
 		peer_set(ctx, ipv6, &reply.address, reply.port);
 	return 1;
 }
@@ -260,6 +260,14 @@ SEC("cgroup/getpeername6")
 int svc_getpeername6(struct bpf_sock_addr *ctx)
 {
 	return translate_back(ctx, true);
+}
+
+SEC("cgroup/sock_release")
+int svc_sock_release(struct bpf_sock *sk)
+{
+	if (sk->protocol == IPPROTO_UDP || (remember_tcp && sk->protocol == IPPROTO_TCP))
+		place_free(bpf_get_socket_cookie(sk));
+	return 1;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

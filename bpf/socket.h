@@ -137,20 +137,109 @@ static __always_inline bool records_reply(const struct record *record, __u32 cou
 	return true;
 }
 
-/* The endpoint reference that this socket keeps for a frontend, 0 if none. */
-static __always_inline __u64 socket_recall(struct bpf_sock *sk, const struct frontend_key *key)
+static __always_inline struct socket_set *socket_set_lookup(__u64 cookie)
 {
-	struct socket_records *few = bpf_sk_storage_get(&svc_sockets, sk, NULL, 0);
-	struct socket_records_more *more;
-	__u64 reference;
+	__u32 index = cookie % SOCKET_SETS;
 
+	return bpf_map_lookup_elem(&svc_socket_one, &index);
+}
+
+/* The reference that a socket's place keeps for a frontend, 0 if none. */
+static __always_inline __u64 place_recall(struct socket_set *set, __u64 cookie,
+					  const struct frontend_key *key)
+{
+#pragma unroll
+	for (__u32 place = 0; place < SOCKET_PLACES; place++) {
+		__u64 reference;
+
+		if (READ_ONCE(set->cookie[place]) != cookie ||
+		    frontend_difference(&set->record[place], key))
+			continue;
+		reference = READ_ONCE(set->record[place].reference);
+		/* Nobody else has got the place meanwhile. */
+		if (READ_ONCE(set->cookie[place]) == cookie)
+			return reference;
+	}
+	return 0;
+}
+
+static __always_inline bool place_has(const struct socket_set *set, __u64 cookie)
+{
+	bool has = false;
+
+#pragma unroll
+	for (__u32 place = 0; place < SOCKET_PLACES; place++)
+		has |= READ_ONCE(set->cookie[place]) == cookie;
+	return has;
+}
+
+/* The Service that a socket's place says an endpoint answers for. */
+static __always_inline bool place_reply(const struct socket_set *set, __u64 cookie,
+					const struct address *address, __be16 port,
+					struct reply *reply)
+{
+#pragma unroll
+	for (__u32 place = 0; place < SOCKET_PLACES; place++) {
+		if (READ_ONCE(set->cookie[place]) != cookie ||
+		    backend_difference(&set->record[place], address, port))
+			continue;
+		reply->address = set->record[place].frontend_address;
+		reply->port = set->record[place].frontend_port;
+		if (READ_ONCE(set->cookie[place]) == cookie)
+			return true;
+	}
+	return false;
+}
+
+/* Takes a free place for a socket's first record. False if there is none. */
+static __always_inline bool place_store(struct socket_set *set, __u64 cookie,
+					const struct frontend_key *key, const struct choice *choice)
+{
+#pragma unroll
+	for (__u32 place = 0; place < SOCKET_PLACES; place++) {
+		if (READ_ONCE(set->cookie[place]) ||
+		    __sync_val_compare_and_swap(&set->cookie[place], 0, ~0ULL))
+			continue;
+		record_set(&set->record[place], key, choice, 0);
+		__sync_lock_test_and_set(&set->cookie[place], cookie);
+		return true;
+	}
+	return false;
+}
+
+/* Gives up the places of a socket that is closed, or whose records are in its storage now. */
+static __always_inline void place_free(__u64 cookie)
+{
+	struct socket_set *set = socket_set_lookup(cookie);
+
+	if (!set)
+		return;
+#pragma unroll
+	for (__u32 place = 0; place < SOCKET_PLACES; place++)
+		if (READ_ONCE(set->cookie[place]) == cookie)
+			WRITE_ONCE(set->cookie[place], 0);
+}
+
+/* The endpoint reference that this socket keeps for a frontend, 0 if none. */
+static __always_inline __u64 socket_recall(struct bpf_sock_addr *ctx,
+					   const struct frontend_key *key)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx), reference;
+	struct socket_set *set = socket_set_lookup(cookie);
+	struct socket_records_more *more;
+	struct socket_records *few;
+
+	reference = set ? place_recall(set, cookie, key) : 0;
+	if (reference)
+		return reference;
+	few = bpf_sk_storage_get(&svc_sockets, ctx->sk, NULL, 0);
 	if (!few)
 		return 0;
 	few->clock++;
 	reference = records_recall(few->record, few->count, SOCKET_RECORDS, key, few->clock);
 	if (reference || few->count < SOCKET_RECORDS)
 		return reference;
-	more = bpf_sk_storage_get(&svc_socket_more, sk, NULL, 0);
+	more = bpf_sk_storage_get(&svc_socket_more, ctx->sk, NULL, 0);
 	if (!more)
 		return 0;
 	return records_recall(more->record, more->count, SOCKET_RECORDS_MORE, key, few->clock);
@@ -178,37 +267,70 @@ static __noinline void socket_remember_more(struct bpf_sock *sk, const struct fr
 		reason_count(REASON_RECORD_REPLACED);
 }
 
+/* Moves what a socket's places hold to its storage. */
+static __always_inline void place_move(struct socket_set *set, __u64 cookie,
+				       struct socket_records *few)
+{
+#pragma unroll
+	for (__u32 place = 0; place < SOCKET_PLACES; place++) {
+		__u32 count;
+
+		if (READ_ONCE(set->cookie[place]) != cookie)
+			continue;
+		bpf_spin_lock(&few->lock);
+		count = few->count;
+		if (READ_ONCE(set->cookie[place]) == cookie && count < SOCKET_RECORDS) {
+			few->record[count] = set->record[place];
+			few->count = count + 1;
+		}
+		bpf_spin_unlock(&few->lock);
+		WRITE_ONCE(set->cookie[place], 0);
+	}
+}
+
 /* Remembers what this socket got for a frontend, until the socket is closed. */
-static __noinline void socket_remember(struct bpf_sock *sk, const struct frontend_key *key,
+static __noinline void socket_remember(struct bpf_sock_addr *ctx, const struct frontend_key *key,
 				       const struct choice *choice)
 {
-	struct socket_records *few;
+	struct socket_records *few = bpf_sk_storage_get(&svc_sockets, ctx->sk, NULL, 0);
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct socket_set *set = socket_set_lookup(cookie);
 	__u32 clock;
 	bool stored;
 
-	few = bpf_sk_storage_get(&svc_sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!set)
+		return;
+	if (!few && !place_has(set, cookie) && place_store(set, cookie, key, choice))
+		return;
+	few = bpf_sk_storage_get(&svc_sockets, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!few) {
 		reason_count(REASON_NO_SOCKET_STORE);
 		return;
 	}
+	place_move(set, cookie, few);
 	bpf_spin_lock(&few->lock);
 	clock = ++few->clock;
 	stored = records_store(few->record, &few->count, &few->found, &few->left, SOCKET_RECORDS,
 			       key, choice, clock);
 	bpf_spin_unlock(&few->lock);
 	if (!stored)
-		socket_remember_more(sk, key, choice, clock);
+		socket_remember_more(ctx->sk, key, choice, clock);
 }
 
 /* The Service address that an endpoint answers for on this socket. False: it is no Service's. */
-static __always_inline bool socket_reply(struct bpf_sock *sk, const struct address *address,
+static __always_inline bool socket_reply(struct bpf_sock_addr *ctx, const struct address *address,
 					 __be16 port, struct reply *reply)
 {
-	struct socket_records *few = bpf_sk_storage_get(&svc_sockets, sk, NULL, 0);
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct socket_set *set = socket_set_lookup(cookie);
 	struct socket_records_more *more;
-	struct reply other;
+	struct socket_records *few;
 	bool found, found_more;
+	struct reply other;
 
+	if (set && place_reply(set, cookie, address, port, reply))
+		return true;
+	few = bpf_sk_storage_get(&svc_sockets, ctx->sk, NULL, 0);
 	if (!few)
 		return false;
 	bpf_spin_lock(&few->lock);
@@ -217,7 +339,7 @@ static __always_inline bool socket_reply(struct bpf_sock *sk, const struct addre
 	bpf_spin_unlock(&few->lock);
 	if (few->count < SOCKET_RECORDS)
 		return found;
-	more = bpf_sk_storage_get(&svc_socket_more, sk, NULL, 0);
+	more = bpf_sk_storage_get(&svc_socket_more, ctx->sk, NULL, 0);
 	if (!more)
 		return found;
 	bpf_spin_lock(&more->lock);
@@ -239,15 +361,15 @@ static __always_inline bool socket_remembers(struct bpf_sock *sk)
  * The socket addresses an endpoint itself. If a Service has led it there before, replies from now
  * on are the endpoint's own, until the Service is asked again.
  */
-static __noinline void socket_direct(struct bpf_sock *sk, const struct frontend_key *key)
+static __noinline void socket_direct(struct bpf_sock_addr *ctx, const struct frontend_key *key)
 {
 	struct choice choice = { .address = key->address, .port = key->port };
 	struct reply reply = {};
 
-	if (!socket_reply(sk, &key->address, key->port, &reply))
+	if (!socket_reply(ctx, &key->address, key->port, &reply))
 		return;
 	if (address_difference(&reply.address, &key->address) | (reply.port ^ key->port))
-		socket_remember(sk, key, &choice);
+		socket_remember(ctx, key, &choice);
 }
 
 #endif

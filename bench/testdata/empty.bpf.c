@@ -6,20 +6,21 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#define EMPTY(hook)                                                                                \
+#define EMPTY(hook, context)                                                                       \
 	SEC("cgroup/" #hook)                                                                       \
-	int svc_##hook(struct bpf_sock_addr *ctx)                                                  \
+	int svc_##hook(struct context *ctx)                                                  \
 	{                                                                                          \
 		return 1;                                                                          \
 	}
 
-EMPTY(connect4)
-EMPTY(connect6)
-EMPTY(sendmsg4)
-EMPTY(sendmsg6)
-EMPTY(recvmsg4)
-EMPTY(recvmsg6)
-EMPTY(getpeername4)
-EMPTY(getpeername6)
+EMPTY(connect4, bpf_sock_addr)
+EMPTY(connect6, bpf_sock_addr)
+EMPTY(sendmsg4, bpf_sock_addr)
+EMPTY(sendmsg6, bpf_sock_addr)
+EMPTY(recvmsg4, bpf_sock_addr)
+EMPTY(recvmsg6, bpf_sock_addr)
+EMPTY(getpeername4, bpf_sock_addr)
+EMPTY(getpeername6, bpf_sock_addr)
+EMPTY(sock_release, bpf_sock)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -23,6 +23,7 @@ export const HOOKS = [
   "recvmsg6",
   "getpeername4",
   "getpeername6",
+  "sock_release",
   "connect4",
   "connect6",
   "sendmsg4",
@@ -36,7 +37,7 @@ export const READER_HOOKS: readonly Hook[] = HOOKS.slice(0, HOOKS.indexOf("conne
 export const MAP_NAMES = Object.keys(maps) as (keyof typeof maps)[];
 
 /** The maps that hold what sockets remember. */
-export const SOCKET_MAPS = ["svc_sockets", "svc_socket_more"] as const;
+export const SOCKET_MAPS = ["svc_sockets", "svc_socket_more", "svc_socket_one"] as const;
 
 /** This build's layouts, as folders of maps are named after them. */
 export const OWN_LAYOUT = layoutHash.toString(16).padStart(16, "0");

@@ -208,7 +208,7 @@ export function fingerprint({ node }: Stage): string {
     return `${hook}: link ${id}, program ${programId}`;
   });
   for (const name of MAP_NAMES) {
-    if (name.startsWith("svc_sockets")) continue;
+    if (name.startsWith("svc_socket")) continue;
     const map = BpfMap.openPinned(pins.mapPath(name));
     for (const { keys, values } of map.entries()) hash.update(keys).update(values);
     hash.update(String(map.info.id));
