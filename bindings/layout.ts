@@ -639,10 +639,11 @@ export const limit = {
   SLOT_GENERATION_BITS: 10,
   FRONTEND_BUCKETS: 65536,
   FRONTEND_PLACES: 2,
-  FILTER_WORDS: 16384,
-  FILTER_POSITIONS: 32,
+  FILTER_WORDS: 32768,
+  FILTER_POSITIONS: 16,
   FILTER_FRONTEND: 1,
   FILTER_WILDCARD: 2,
+  FILTER_ENDPOINT: 4,
   SERVICE_RANGES: 16,
   SOURCE_PREFIX: 32,
   SOURCE_ADDRESS_BITS: 128,
@@ -709,7 +710,7 @@ export const maps = {
     type: 2,
     keyBytes: 4,
     valueBytes: 8,
-    maxEntries: 16384,
+    maxEntries: 32768,
     flags: 1024,
   },
   svc_frontends: {
@@ -799,4 +800,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x955511c341d64022n;
+export const layoutHash = 0x30d17b5383d5482an;

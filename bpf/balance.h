@@ -152,14 +152,14 @@ static __noinline __u64 overflow_lookup(const struct frontend_key *key, __u32 ha
 	return 0;
 }
 
-/* What svc_filter says of an address: FILTER_FRONTEND, FILTER_WILDCARD, both or neither. */
+/* What svc_filter says of an address: some of FILTER_FRONTEND, FILTER_WILDCARD, FILTER_ENDPOINT. */
 static __always_inline __u32 filter_lookup(const struct address *address)
 {
 	__u32 position = address_hash(address) % (FILTER_WORDS * FILTER_POSITIONS);
 	__u32 index = position / FILTER_POSITIONS;
 	const __u64 *word = bpf_map_lookup_elem(&svc_filter, &index);
 
-	return word ? READ_ONCE(*word) >> position % FILTER_POSITIONS * 2 & 3 : 0;
+	return word ? READ_ONCE(*word) >> position % FILTER_POSITIONS * 4 & 15 : 0;
 }
 
 /* The u64 of the key's own struct frontend, 0 if there is none: one bucket and mostly no call. */

@@ -22,10 +22,11 @@ enum limit {
 	SLOT_GENERATION_BITS = 10,
 	FRONTEND_BUCKETS = 65536,  /* elements of svc_frontends, a power of two */
 	FRONTEND_PLACES = 2,	   /* frontends in one of them */
-	FILTER_WORDS = 16384,	   /* elements of svc_filter, a power of two */
-	FILTER_POSITIONS = 32,	   /* positions in one of them, two bits each: */
+	FILTER_WORDS = 32768,	   /* elements of svc_filter, a power of two */
+	FILTER_POSITIONS = 16,	   /* positions in one of them, four bits each: */
 	FILTER_FRONTEND = 1,	   /* some frontend is at an address of this position */
 	FILTER_WILDCARD = 2,	   /* some wildcard is */
+	FILTER_ENDPOINT = 4,	   /* some endpoint is, or was */
 	SERVICE_RANGES = 16,	   /* ranges in svc_ranges */
 	SOURCE_PREFIX = 32,	   /* a source_key's bits before the address */
 	SOURCE_ADDRESS_BITS = 128, /* and those of the address */

@@ -166,6 +166,13 @@ static __always_inline bool is_peer(struct bpf_sock_addr *ctx)
 	       sk->dst_port == ctx->user_port;
 }
 
+/* Whether a socket has no port yet: then it has neither sent nor connected, and remembers nothing.
+ */
+static __always_inline bool is_fresh(struct bpf_sock_addr *ctx)
+{
+	return ctx->sk && !ctx->sk->src_port;
+}
+
 /*
  * One connect or send: Service address in, endpoint address out. A UDP socket stays with the
  * endpoint it got; a TCP connection is one choice. 1 lets the call go on, 0 fails it.
@@ -185,11 +192,12 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 	request.key.protocol = ctx->protocol;
 	frontend = frontend_find(&request.key);
 	if (frontend_is_left(frontend)) {
-		if (udp && !(sending && !ipv6 && is_peer(ctx)))
+		if (udp && filter_lookup(&request.key.address) & FILTER_ENDPOINT &&
+		    !(sending && !ipv6 && is_peer(ctx)))
 			socket_direct(ctx, &request.key);
 		return 1;
 	}
-	if (udp)
+	if (udp && !is_fresh(ctx))
 		request.keep = socket_recall(ctx, &request.key);
 	verdict = balance(&request, frontend, &choice);
 	if (verdict == VERDICT_NONE)

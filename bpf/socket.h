@@ -351,12 +351,6 @@ static __always_inline bool socket_reply(struct bpf_sock_addr *ctx, const struct
 	return found || found_more;
 }
 
-/* True if the socket remembers anything: cheap, and false for most sockets. */
-static __always_inline bool socket_remembers(struct bpf_sock *sk)
-{
-	return bpf_sk_storage_get(&svc_sockets, sk, NULL, 0);
-}
-
 /*
  * The socket addresses an endpoint itself. If a Service has led it there before, replies from now
  * on are the endpoint's own, until the Service is asked again.

@@ -40,8 +40,8 @@ function openStore({ bytes, filter, rest }: Memory): BucketStore {
 
 /** The bits that svc_filter has for an address, as filter_lookup() in bpf/balance.h reads them. */
 function filterBits(filter: Uint8Array, key: Uint8Array): number {
-  const position = addressHash(key) % (filter.length * 4);
-  return (filter[position >> 2]! >> ((position & 3) * 2)) & 3;
+  const position = addressHash(key) % (filter.length * 2);
+  return (filter[position >> 1]! >> ((position & 1) * 4)) & 15;
 }
 
 /** Finds a key as frontend_find() in bpf/balance.h does: its service id, or undefined. */
@@ -149,12 +149,25 @@ test("bits that a kill left are cleared, and missing ones set, by the next agent
   const key = makeKey(1);
   made.store.setBatch(key, encodeFrontend(key, { service: 1, kind: 1 }));
   const whole = made.filter.slice();
-  made.filter.fill(0xff);
+  made.filter.fill(0xbb);
   openStore(made);
   t.deepEqual(made.filter, whole);
   made.filter.fill(0);
   openStore(made);
   t.deepEqual(made.filter, whole);
+});
+
+test("an address that was an endpoint's is marked for good", (t) => {
+  const made = makeStore(1);
+  const key = makeKey(1);
+  const { FILTER_ENDPOINT, FILTER_FRONTEND } = limit;
+  made.store.markEndpoint(key.subarray(0, 16));
+  made.store.setBatch(key, encodeFrontend(key, { service: 1, kind: 1 }));
+  t.is(filterBits(made.filter, key), FILTER_FRONTEND | FILTER_ENDPOINT);
+  made.store.deleteBatch(key);
+  t.is(filterBits(made.filter, key), FILTER_ENDPOINT);
+  openStore(made);
+  t.is(filterBits(made.filter, key), FILTER_ENDPOINT);
 });
 
 test("a place that was given up is another's only after the grace period", (t) => {

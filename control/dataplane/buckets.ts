@@ -105,6 +105,11 @@ export class BucketStore implements HashStore {
     }
   }
 
+  /** To be called before an endpoint at this address (16 bytes) is written. */
+  markEndpoint(address: Uint8Array): void {
+    this.#filter.markEndpoint(address);
+  }
+
   giveUp(): (() => void) | undefined {
     if (this.#givenUp.length === 0) return undefined;
     const places = this.#givenUp;

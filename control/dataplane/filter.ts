@@ -4,14 +4,20 @@ import { frontendKey, limit } from "../../bindings/layout.ts";
 import { addressHash } from "./maps.ts";
 
 const POSITIONS = limit.FILTER_POSITIONS;
+const POSITION_BITS = 4;
 const WORD_BYTES = 8;
+/** The bits of all positions that say FILTER_ENDPOINT. */
+const ENDPOINT_BITS = 0x1111111111111111n * BigInt(limit.FILTER_ENDPOINT);
 
 export class Filter {
   readonly #words: BigUint64Array;
   /** Keys by the number of the bit that stands for them. */
   readonly #counts = new Map<number, number>();
 
-  /** Makes the memory say that just these keys are there: a kill may have left other bits. */
+  /**
+   * Makes the memory say that just these keys are there: a kill may have left other bits. Those of
+   * endpoints stay, since sockets may remember endpoints that are gone.
+   */
   constructor(bytes: Uint8Array, keys: Iterable<Uint8Array>) {
     this.#words = new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / WORD_BYTES);
     const wanted = new BigUint64Array(this.#words.length);
@@ -20,8 +26,11 @@ export class Filter {
       this.#counts.set(bit, (this.#counts.get(bit) ?? 0) + 1);
       wanted[wordOf(bit)]! |= maskOf(bit);
     }
-    for (const [index, word] of wanted.entries())
-      if (this.#words[index] !== word) Atomics.store(this.#words, index, word);
+    for (const [index, word] of wanted.entries()) {
+      const before = this.#words[index]!;
+      const after = word | (before & ENDPOINT_BITS);
+      if (before !== after) Atomics.store(this.#words, index, after);
+    }
   }
 
   /** To be called before a new key is written. */
@@ -30,6 +39,13 @@ export class Filter {
     const count = this.#counts.get(bit) ?? 0;
     if (count === 0) Atomics.or(this.#words, wordOf(bit), maskOf(bit));
     this.#counts.set(bit, count + 1);
+  }
+
+  /** To be called before an endpoint at this address (16 bytes) is written. */
+  markEndpoint(address: Uint8Array): void {
+    const bit = this.#positionOf(address) * POSITION_BITS + Math.log2(limit.FILTER_ENDPOINT);
+    const word = wordOf(bit);
+    if (!(this.#words[word]! & maskOf(bit))) Atomics.or(this.#words, word, maskOf(bit));
   }
 
   /** To be called once a key that was added is gone. */
@@ -43,19 +59,23 @@ export class Filter {
     }
   }
 
-  /** FILTER_FRONTEND is the lower bit of a position, FILTER_WILDCARD the upper one. */
   #bitOf(key: Uint8Array): number {
-    const position = addressHash(key) % (this.#words.length * POSITIONS);
     const { port, protocol } = frontendKey.offset;
     const isWildcard = key[port] === 0 && key[port + 1] === 0 && key[protocol] === 0;
-    return position * 2 + (isWildcard ? 1 : 0);
+    const flag = isWildcard ? limit.FILTER_WILDCARD : limit.FILTER_FRONTEND;
+    return this.#positionOf(key) * POSITION_BITS + Math.log2(flag);
+  }
+
+  /** Of an address, or of the address that a key begins with. */
+  #positionOf(address: Uint8Array): number {
+    return addressHash(address) % (this.#words.length * POSITIONS);
   }
 }
 
 function wordOf(bit: number): number {
-  return Math.floor(bit / (POSITIONS * 2));
+  return Math.floor(bit / (POSITIONS * POSITION_BITS));
 }
 
 function maskOf(bit: number): bigint {
-  return 1n << BigInt(bit % (POSITIONS * 2));
+  return 1n << BigInt(bit % (POSITIONS * POSITION_BITS));
 }

@@ -198,15 +198,17 @@ export function openOwn(pins: Pins): OpenMaps | undefined {
 
 /** Opens the maps as memory. The pages stay mapped as long as the process lives. */
 export function kernelStorage(maps: OpenMaps, meta: Meta): Storage {
+  const frontends = new BucketStore({
+    bytes: maps.svc_frontends.mmap(),
+    filter: maps.svc_filter.mmap(),
+    overflow: hashStore(maps.svc_overflow),
+  });
   return {
     services: maps.svc_services.mmap(),
     backends: maps.svc_backends.mmap(),
     slots: maps.svc_slots.mmap(),
-    frontends: new BucketStore({
-      bytes: maps.svc_frontends.mmap(),
-      filter: maps.svc_filter.mmap(),
-      overflow: hashStore(maps.svc_overflow),
-    }),
+    frontends,
+    markEndpoint: (address) => frontends.markEndpoint(address),
     names: hashStore(maps.svc_names),
     grace: waitForReaders,
     mark: (writing) => meta.mark(writing),

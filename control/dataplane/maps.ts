@@ -34,6 +34,8 @@ export interface Storage {
   readonly slots: Uint8Array;
   readonly frontends: HashStore;
   readonly names: HashStore;
+  /** Tells programs that an endpoint is about to be at this address (16 bytes). */
+  markEndpoint(address: Uint8Array): void;
   /** Waits until no program still uses what was read before the call. */
   grace(): Promise<void>;
   /** Marks the maps as changing (odd) or whole (even), for readers in user space. */
@@ -197,6 +199,7 @@ export class Maps {
     const at = id * backend.bytes;
     for (let index = 0; index < entry.address.length; index++)
       this.#backends.setUint8(at + backend.offset.address + index, entry.address[index]!);
+    this.storage.markEndpoint(entry.address);
     this.#backends.setUint32(at + backend.offset.service, entry.service, true);
     this.#backends.setBigUint64(at + backend.offset.connections, 0n, true);
     this.writeBackendWord(id, entry);

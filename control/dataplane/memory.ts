@@ -74,12 +74,17 @@ export interface MemorySizes {
 export interface MemoryStorage extends Storage {
   readonly frontends: MemoryHash;
   readonly names: MemoryHash;
+  /** The addresses that were marked as endpoints'. */
+  readonly endpoints: Set<string>;
 }
 
 /** Storage of the given sizes, in elements; a grace period is over at the next turn. */
 export function memoryStorage(sizes: MemorySizes = {}): MemoryStorage {
   const { services = 64, backends = 256, slots = 4096, frontends = 256 } = sizes;
+  const endpoints = new Set<string>();
   return {
+    endpoints,
+    markEndpoint: (address) => endpoints.add(formatAddress(address)),
     services: new Uint8Array(services * service.bytes),
     backends: new Uint8Array(backends * backend.bytes),
     slots: new Uint8Array(Math.ceil(slots / 2) * slotPair.bytes),
@@ -113,6 +118,9 @@ export function readAll(storage: MemoryStorage): Found {
       throw new Error(`Frontend ${name} has a value that is not its own`);
     const id = value.getUint32(0, true);
     found[name] = Array.from({ length: TABLE_COUNT }, (_, which) => readTable(maps, id, which));
+    for (const endpoint of found[name].flat())
+      if (!storage.endpoints.has(endpoint.split("|")[0]!))
+        throw new Error(`Frontend ${name} leads to ${endpoint}, which is not marked`);
   }
   return found;
 }

@@ -39,7 +39,10 @@ export class RoomError extends Error {
   }
 }
 
-type Target = Pick<Storage, "services" | "backends" | "slots" | "frontends" | "names">;
+type Target = Pick<
+  Storage,
+  "services" | "backends" | "slots" | "frontends" | "names" | "markEndpoint"
+>;
 
 /** Enumerators of this build by name: C has but one of each name. */
 const ENUMERATORS: ReadonlyMap<string, number> = new Map<string, number>(
@@ -254,6 +257,7 @@ function copyBackends(from: Content, { target, maps }: { target: Target; maps: M
     const known = ENUMERATORS.get(String(value.state)) ?? BACKEND_READY;
     const state = isFree ? BACKEND_FREE : known;
     const row = { ...carry(zero, value), listed, state, connections: 0n };
+    target.markEndpoint(row.address);
     backend.write(viewOf(target.backends), id * backend.bytes, row);
   });
 }

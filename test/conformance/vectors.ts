@@ -1,4 +1,5 @@
-// The behaviour vectors: where they are and what their files hold. Knows no expectation of its own.
+// The behaviour vectors: where they are, and what their files hold as far as suites that play them
+// on the running dataplane need it. Knows no expectation of its own.
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 
