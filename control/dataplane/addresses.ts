@@ -1,5 +1,6 @@
 // Wildcards: what becomes of an address's ports that no service row captures. They are frontends
-// of no service, in the same table, and give way where room is short. Knows keys, not who owns them.
+// of no service, in the same table, and give way where room is short. Does not know whose address
+// it is.
 import { frontendKey, frontendKind } from "../../bindings/layout.ts";
 import { formatAddress } from "../model/address.ts";
 import type { AddressRow } from "../model/rows.ts";

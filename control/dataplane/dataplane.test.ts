@@ -289,7 +289,7 @@ test("a frontend that changes hands leads to one owner or the other at every mom
   t.is(readAll(storage)["10.96.0.2|80|6"]![0]![0], "10.1.0.2|80");
 });
 
-test("an address's other ports are refused or left alone, and give way where room is short", (t) => {
+test("an address's other ports are refused or left alone, and give way to Services", (t) => {
   const storage = memoryStorage({ frontends: 2 });
   const dataplane = new Dataplane(checkedMaps(storage));
   dataplane.replaceAddresses([

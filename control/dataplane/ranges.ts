@@ -1,5 +1,5 @@
-// svc_ranges: the address ranges that are for Services alone. A range is changed only while its bit
-// says that it is not in force, and a grace period after it was: no program ever reads half a range.
+// svc_ranges: the address ranges that are for Services alone. A range changes only while its bit
+// says that it is not in force, and a grace period after it was: no program reads half of one.
 // Knows addresses, not what is at them.
 import { limit, serviceRange, serviceRanges } from "../../bindings/layout.ts";
 import { CapacityError, type RowError } from "./errors.ts";

@@ -84,7 +84,7 @@ const change = fc.record({
   release: fc.boolean(),
 });
 
-test("who may ask before and after a change may ask throughout, who may not never may", async (t) => {
+test("who may ask before and after a change may ask throughout, others never may", async (t) => {
   await fc.assert(
     fc.asyncProperty(fc.array(change, { maxLength: 20 }), async (changes) => {
       const storage = memoryStorage({ services: 4 });
