@@ -1,6 +1,7 @@
 // What moves: objects come in, dirty services become rows, rows become bytes in the maps. One loop,
 // never two syncs at once. Decides nothing about Services and nothing about bytes.
-import type { Dataplane, RowError } from "./dataplane/dataplane.ts";
+import type { Dataplane } from "./dataplane/dataplane.ts";
+import type { RowError } from "./dataplane/errors.ts";
 import type { Logger } from "./log.ts";
 import type { Cluster } from "./model/cluster.ts";
 import type { KubernetesObject, ObjectIdentity } from "./model/objects.ts";

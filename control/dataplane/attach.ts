@@ -17,7 +17,8 @@ const READERS_KEPT = 3;
 export function programsHash(rodata: Rodata): bigint {
   const hash = createHash("sha256");
   hash.update(readFileSync(objectPath("sock.bpf.o")));
-  hash.update(JSON.stringify(Object.entries(rodata).sort()));
+  const values = Object.entries(rodata).map(([name, value]) => `${name}=${value}`);
+  hash.update(values.sort().join());
   return hash.digest().readBigUInt64LE();
 }
 

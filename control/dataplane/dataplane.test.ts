@@ -1,9 +1,10 @@
 import test from "ava";
 import fc from "fast-check";
-import type { BackendRow, FrontendRow, ServiceRow } from "../model/rows.ts";
+import type { AddressRow, BackendRow, FrontendRow, ServiceRow } from "../model/rows.ts";
 import { Dataplane } from "./dataplane.ts";
 import { Maps } from "./maps.ts";
 import { type Found, type MemoryStorage, memoryStorage, readAll } from "./memory.ts";
+import { readRanges } from "./ranges.ts";
 
 /** A service row with its endpoints in all tables. */
 function makeRow(options: {
@@ -11,6 +12,8 @@ function makeRow(options: {
   frontends: readonly number[];
   endpoints: readonly number[];
   maglev?: boolean;
+  sources?: ServiceRow["sources"];
+  frontendKind?: FrontendRow["kind"];
 }): ServiceRow {
   const backends = options.endpoints.map((host): BackendRow => {
     const address = `10.1.0.${host}`;
@@ -18,7 +21,11 @@ function makeRow(options: {
   });
   const members = backends.map((_, index) => index);
   const frontends = options.frontends.map(
-    (host): FrontendRow => ({ kind: "clusterIP", address: `10.96.0.${host}`, port: 80 }),
+    (host): FrontendRow => ({
+      kind: options.frontendKind ?? "clusterIP",
+      address: `10.96.0.${host}`,
+      port: 80,
+    }),
   );
   const uniform = { kind: "uniform", members, whenEmpty: "refuse" } as const;
   return {
@@ -31,7 +38,7 @@ function makeRow(options: {
     type: "ClusterIP",
     externalPolicy: "Cluster",
     affinitySeconds: 0,
-    sources: undefined,
+    sources: options.sources,
     frontends,
     backends,
     internal: uniform,
@@ -41,10 +48,11 @@ function makeRow(options: {
 }
 
 /** What readers should find for a set of rows. */
-function expected(rows: Iterable<ServiceRow>): Found {
+function expected(rows: Iterable<ServiceRow>, addresses: Iterable<AddressRow> = []): Found {
   const storage = memoryStorage({ slots: 65536 });
   const dataplane = new Dataplane(new Maps(storage));
   dataplane.replace(rows);
+  dataplane.replaceAddresses(addresses);
   dataplane.flush();
   return readAll(storage);
 }
@@ -68,6 +76,11 @@ class CheckedMaps extends Maps {
     this.check();
   }
 
+  override writeGuard(...words: Parameters<Maps["writeGuard"]>): void {
+    super.writeGuard(...words);
+    this.check();
+  }
+
   override clearService(id: number): void {
     super.clearService(id);
     this.check();
@@ -79,6 +92,18 @@ function checkedMaps(storage: MemoryStorage): CheckedMaps {
   maps.check = () => void readAll(storage);
   storage.frontends.afterWrite = maps.check;
   return maps;
+}
+
+/** Every byte of the maps, and all entries of the hash maps. */
+function bytesOf(storage: MemoryStorage): Buffer {
+  const hashes = [storage.frontends, storage.names, storage.sources];
+  const entries = hashes.map(({ entriesByKey }) => JSON.stringify([...entriesByKey]));
+  const { services, backends, slots, ranges } = storage;
+  return Buffer.concat([services, backends, slots, ranges, Buffer.from(entries.join())]);
+}
+
+function roomError(map: string, flag: string): string {
+  return `${map} is full, it holds 2 entries: run "bpfsvc cleanup", then "bpfsvc run" with ${flag}`;
 }
 
 test("a row's endpoints are found through each of its frontends", (t) => {
@@ -111,27 +136,42 @@ test("a restart with the same rows writes nothing and keeps every id", async (t)
   const rows = [1, 2, 3].map((host) =>
     makeRow({ name: `s${host}`, frontends: [host], endpoints: [host, host + 1], maglev: true }),
   );
+  const sources = { ranges: ["10.0.0.0/8", "192.0.2.7/32"], nodeAllowed: true };
+  rows.push(
+    makeRow({ name: "vip", frontends: [9], endpoints: [1], sources, frontendKind: "loadBalancer" }),
+  );
+  const addresses: AddressRow[] = [
+    { address: "10.96.0.1", action: "refuse" },
+    { address: "fd00:10:96::5", action: "leave" },
+  ];
+  const ranges = ["10.96.0.0/12", "fd00:10:96::/112"];
   const first = new Dataplane(new Maps(storage));
   first.replace(rows);
+  first.replaceAddresses(addresses);
+  first.setServiceRanges(ranges);
   first.flush();
   first.replace([makeRow({ name: "s2", frontends: [2], endpoints: [3], maglev: true })]);
   first.flush();
   await first.release();
-  const before = Buffer.concat([storage.services, storage.backends, storage.slots]);
-  const writes = storage.frontends.writes + storage.names.writes;
+  const before = bytesOf(storage);
+  const writesOf = () => storage.frontends.writes + storage.names.writes + storage.sources.writes;
+  const writes = writesOf();
   const maps = new Maps(storage);
   const second = new Dataplane(maps);
   second.replace([
     rows[0]!,
     makeRow({ name: "s2", frontends: [2], endpoints: [3], maglev: true }),
-    rows[2]!,
+    ...rows.slice(2),
   ]);
+  second.replaceAddresses(addresses);
+  second.setServiceRanges(ranges);
   second.removeOthers();
   t.deepEqual(second.flush(), []);
   t.deepEqual(maps.writes, { backends: 0, slots: 0, tables: 0 });
-  t.is(storage.frontends.writes + storage.names.writes, writes);
-  t.true(before.equals(Buffer.concat([storage.services, storage.backends, storage.slots])));
+  t.is(writesOf(), writes);
+  t.true(before.equals(bytesOf(storage)));
   t.false(second.hasQuarantine);
+  t.false(second.isPending);
 });
 
 test("a restart removes what is no longer wanted", (t) => {
@@ -141,12 +181,19 @@ test("a restart removes what is no longer wanted", (t) => {
     makeRow({ name: "a", frontends: [1], endpoints: [1] }),
     makeRow({ name: "b", frontends: [2], endpoints: [2] }),
   ]);
+  first.replaceAddresses([
+    { address: "10.96.0.1", action: "refuse" },
+    { address: "10.96.0.2", action: "refuse" },
+  ]);
+  first.setServiceRanges(["10.96.0.0/12"]);
   first.flush();
   const second = new Dataplane(checkedMaps(storage));
   second.replace([makeRow({ name: "b", frontends: [2], endpoints: [2] })]);
+  second.replaceAddresses([{ address: "10.96.0.2", action: "refuse" }]);
   second.removeOthers();
   t.deepEqual(second.flush(), []);
-  t.deepEqual(Object.keys(readAll(storage)), ["10.96.0.2|80|6"]);
+  t.deepEqual(Object.keys(readAll(storage)), ["10.96.0.2|80|6", "10.96.0.2|0|0"]);
+  t.is(readRanges(storage.ranges).size, 0);
   t.is(storage.names.entriesByKey.size, 1);
 });
 
@@ -200,7 +247,7 @@ test("an id is used again only after a grace period, with another generation", a
   dataplane.replace([makeRow({ name: "web", frontends: [1], endpoints: [1, 3] })]);
   const errors = dataplane.flush();
   t.deepEqual(errors, [
-    { key: "test/web:/TCP/4", message: "svc_backends is full, it holds 2 entries" },
+    { key: "test/web:/TCP/4", message: roomError("svc_backends", "a larger --max-backends") },
   ]);
   t.true(await dataplane.release(), "rows that wait for room are announced");
   t.deepEqual(dataplane.flush(), []);
@@ -216,7 +263,7 @@ test("a row that does not fit is named, and fits once there is room", (t) => {
   );
   dataplane.replace(rows);
   t.deepEqual(dataplane.flush(), [
-    { key: "test/s3:/TCP/4", message: "svc_frontends is full, it holds 2 entries" },
+    { key: "test/s3:/TCP/4", message: roomError("svc_frontends", "a larger --max-frontends") },
   ]);
   t.deepEqual(readAll(storage), expected(rows.slice(0, 2)));
   dataplane.remove(["test/s1:/TCP/4"]);
@@ -242,6 +289,39 @@ test("a frontend that changes hands leads to one owner or the other at every mom
   t.is(readAll(storage)["10.96.0.2|80|6"]![0]![0], "10.1.0.2|80");
 });
 
+test("an address's other ports are refused or left alone, and give way to Services", (t) => {
+  const storage = memoryStorage({ frontends: 2 });
+  const dataplane = new Dataplane(checkedMaps(storage));
+  dataplane.replaceAddresses([
+    { address: "10.96.0.1", action: "refuse" },
+    { address: "10.96.0.2", action: "leave" },
+  ]);
+  dataplane.replace([makeRow({ name: "web", frontends: [1], endpoints: [5] })]);
+  t.deepEqual(dataplane.flush(), [
+    { key: "10.96.0.2", message: roomError("svc_frontends", "a larger --max-frontends") },
+  ]);
+  t.true(dataplane.isPending);
+  t.deepEqual(Object.keys(readAll(storage)), ["10.96.0.1|80|6", "10.96.0.1|0|0"]);
+  dataplane.removeAddresses(["10.96.0.1"]);
+  t.deepEqual(dataplane.flush(), []);
+  t.deepEqual(readAll(storage)["10.96.0.2|0|0"], [["leave"]]);
+  dataplane.replaceAddresses([{ address: "10.96.0.2", action: "refuse" }]);
+  t.deepEqual(dataplane.flush(), []);
+  t.deepEqual(readAll(storage)["10.96.0.2|0|0"], [["refuse"]]);
+  t.false(dataplane.isPending);
+});
+
+test("a failed write of an address names it, and is tried again", (t) => {
+  const storage = memoryStorage();
+  const dataplane = new Dataplane(new Maps(storage));
+  storage.frontends.fails = () => true;
+  dataplane.replaceAddresses([{ address: "fd00:10:96::1", action: "refuse" }]);
+  t.deepEqual(dataplane.flush(), [{ key: "fd00:10:96::1", message: "ENOMEM" }]);
+  storage.frontends.fails = () => false;
+  t.deepEqual(dataplane.flush(), []);
+  t.deepEqual(readAll(storage), { "fd00:10:96::1|0|0": [["refuse"]] });
+});
+
 /** One step of a random life: rows come, change and go, the agent restarts, writes fail. */
 const step = fc.oneof(
   {
@@ -260,6 +340,14 @@ const step = fc.oneof(
       name: fc.integer({ min: 0, max: 5 }),
     }),
   },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant("address" as const),
+      host: fc.integer({ min: 1, max: 20 }),
+      action: fc.constantFrom("refuse" as const, "leave" as const, undefined),
+    }),
+  },
   { weight: 2, arbitrary: fc.constant({ kind: "release" as const }) },
   { weight: 1, arbitrary: fc.constant({ kind: "restart" as const }) },
   { weight: 1, arbitrary: fc.constant({ kind: "fault" as const }) },
@@ -268,9 +356,10 @@ const step = fc.oneof(
 test("any changes end as a rebuild would, and no write misleads a reader", async (t) => {
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
-      const storage = memoryStorage({ services: 12, backends: 48, slots: 256, frontends: 24 });
+      const storage = memoryStorage({ services: 12, backends: 48, slots: 256, frontends: 32 });
       let dataplane = new Dataplane(checkedMaps(storage));
       const rows = new Map<string, ServiceRow>();
+      const addresses = new Map<string, AddressRow>();
       for (const each of steps) {
         storage.frontends.fails = storage.names.fails = () => each.kind === "fault";
         if (each.kind === "replace") {
@@ -282,10 +371,17 @@ test("any changes end as a rebuild would, and no write misleads a reader", async
           const key = `test/s${each.name}:/TCP/4`;
           rows.delete(key);
           dataplane.remove([key]);
+        } else if (each.kind === "address") {
+          const address = `10.96.0.${each.host}`;
+          if (each.action) addresses.set(address, { address, action: each.action });
+          else addresses.delete(address);
+          if (each.action) dataplane.replaceAddresses([addresses.get(address)!]);
+          else dataplane.removeAddresses([address]);
         } else if (each.kind === "release") await dataplane.release();
         else if (each.kind === "restart") {
           dataplane = new Dataplane(checkedMaps(storage));
           dataplane.replace(rows.values());
+          dataplane.replaceAddresses(addresses.values());
           dataplane.removeOthers();
         }
         dataplane.flush();
@@ -296,7 +392,7 @@ test("any changes end as a rebuild would, and no write misleads a reader", async
         await dataplane.release();
       }
       t.false(dataplane.isPending);
-      t.deepEqual(readAll(storage), expected(rows.values()));
+      t.deepEqual(readAll(storage), expected(rows.values(), addresses.values()));
       t.is(storage.names.entriesByKey.size, rows.size);
     }),
     { numRuns: 300 },

@@ -1,30 +1,27 @@
-// Makes the maps say what the model says, in the only safe order: backends, slots, tables,
-// frontends, prune frontends, then what is free. A crash between two steps leaves a serving
+// Makes the maps say what the model says, in the only safe order: backends, slots, source ranges,
+// tables, frontends, prune frontends, then what is free. A crash between two steps leaves a serving
 // dataplane; what programs may still read is used again only after a grace period. Knows rows and
 // maps, not Kubernetes.
-import { backendState } from "../../bindings/layout.ts";
-import type { ServiceRow } from "../model/rows.ts";
+import { backendState, sourceKey } from "../../bindings/layout.ts";
+import type { AddressRow, ServiceRow } from "../model/rows.ts";
+import { Addresses, addressOf, isWildcard } from "./addresses.ts";
+import { CapacityError, type RowError } from "./errors.ts";
 import type { Extent } from "./extents.ts";
 import { Extents } from "./extents.ts";
 import { extentsOf, type Held } from "./held.ts";
 import { Ids } from "./ids.ts";
-import type { Maps } from "./maps.ts";
-import { CapacityError, isSettled, type Plan, type Pools, planService } from "./plan.ts";
+import { decodeSource, type Maps, SOURCE_VALUE } from "./maps.ts";
+import { isSettled, type Plan, type Pools, planService } from "./plan.ts";
+import { ServiceRanges } from "./ranges.ts";
 import { restore, serviceIdOf } from "./restore.ts";
-import { bytesToText, Table, type TableError } from "./table.ts";
-
-/** A service row that is not, or not wholly, in the kernel. It stays pending. */
-export interface RowError {
-  key: string;
-  message: string;
-}
+import { bytesToText, Table, type TableError, textToBytes } from "./table.ts";
 
 /** Ids, extents and places that nothing refers to, but a program may. */
 interface Quarantine {
   places: (() => void)[];
   backends: { id: number; service: number }[];
   extents: Extent[];
-  services: number[];
+  services: Held[];
 }
 
 const EMPTY = (): Quarantine => ({ places: [], backends: [], extents: [], services: [] });
@@ -34,6 +31,9 @@ export class Dataplane {
   readonly #pools: Pools;
   readonly #frontends: Table;
   readonly #names: Table;
+  readonly #sources: Table;
+  readonly #addresses: Addresses;
+  readonly #ranges: ServiceRanges;
   readonly #held: Map<string, Held>;
   /** Rows to be programmed, or to be removed (undefined). */
   readonly #dirty = new Map<string, ServiceRow | undefined>();
@@ -51,11 +51,15 @@ export class Dataplane {
     };
     this.#frontends = new Table(maps.storage.frontends);
     this.#names = new Table(maps.storage.names);
+    this.#sources = new Table(maps.storage.sources);
+    this.#addresses = new Addresses(this.#frontends);
+    this.#ranges = new ServiceRanges(maps.storage.ranges);
     const restored = restore({
       maps,
       pools: this.#pools,
       frontends: this.#frontends,
       names: this.#names,
+      sources: this.#sources,
     });
     this.#held = restored.held;
     this.#closing = [];
@@ -70,7 +74,13 @@ export class Dataplane {
 
   /** True while something waits to be written: for room, or for a write to succeed. */
   get isPending(): boolean {
-    return this.#dirty.size + this.#frontends.pendingCount + this.#names.pendingCount > 0;
+    const isShort = this.#dirty.size > 0 || this.#addresses.isPending || this.#ranges.isPending;
+    return isShort || this.#tablesPending > 0;
+  }
+
+  get #tablesPending(): number {
+    const tables = [this.#frontends, this.#names, this.#sources];
+    return tables.reduce((sum, { pendingCount }) => sum + pendingCount, 0);
   }
 
   /** True while ids wait for a grace period. */
@@ -88,33 +98,59 @@ export class Dataplane {
     for (const key of keys) this.#dirty.set(key, undefined);
   }
 
-  /** No longer wants any row but those replaced since the start: ends a restart. */
-  removeOthers(): void {
-    for (const key of this.#held.keys()) if (!this.#dirty.has(key)) this.#dirty.set(key, undefined);
+  /** Wants these addresses' undefined ports treated so (§7.5, §7.6). Nothing is written yet. */
+  replaceAddresses(rows: Iterable<AddressRow>): void {
+    this.#addresses.replace(rows);
   }
 
-  /** Writes all that differs. Returns the rows that could not be written; they stay pending. */
+  /** No longer wants anything of these addresses' undefined ports. Nothing is written yet. */
+  removeAddresses(addresses: Iterable<string>): void {
+    this.#addresses.remove(addresses);
+  }
+
+  /**
+   * Wants just these ranges ("address/length") to be for Services alone (§7.6): what nobody owns
+   * there is dropped. Of more than there is room for, the first. Nothing is written yet. Throws
+   * for what is no range.
+   */
+  setServiceRanges(ranges: Iterable<string>): void {
+    this.#ranges.set(ranges);
+  }
+
+  /**
+   * No longer wants any row, address or Service range but those replaced or set since the start:
+   * ends a restart. To be called before the first flush.
+   */
+  removeOthers(): void {
+    for (const key of this.#held.keys()) if (!this.#dirty.has(key)) this.#dirty.set(key, undefined);
+    this.#addresses.removeOthers();
+    this.#ranges.removeOthers();
+  }
+
+  /** Writes all that differs. Returns what could not be written; it stays pending. */
   flush(): RowError[] {
     const errors: RowError[] = [];
     const plans = this.#plan(errors);
-    const writes = plans.some((plan) => !isSettled(plan, this.#maps));
-    const tables = this.#frontends.pendingCount + this.#names.pendingCount;
-    if (!writes && tables + this.#closing.length === 0) {
+    errors.push(...this.#addresses.plan(), ...this.#ranges.errors());
+    if (!this.#differs(plans)) {
       this.#maps.storage.mark(false); // An agent before this one may have been killed in mid-write.
       return errors;
     }
     this.#maps.storage.mark(true);
+    this.#ranges.writeRemovals();
     for (const plan of plans) this.#writeBackends(plan);
     for (const { slots } of plans)
       for (const extent of slots) this.#maps.writeSlots(extent.offset, extent.slots);
+    const refused = this.#sources.writeAdditions();
     for (const plan of plans) this.#flip(plan);
     let failed = this.#frontends.writeAdditions();
+    this.#ranges.writeAdditions();
     failed.push(...this.#frontends.writeRemovals());
     if (failed.length > 0) failed = this.#frontends.writeAdditions();
     for (const plan of plans) this.#settle(plan);
+    failed.push(...this.#pruneSources(refused));
     this.#finishClosing();
-    const reuse = this.#maps.storage.frontends.giveUp?.();
-    if (reuse) this.#quarantine.places.push(reuse);
+    this.#giveUp();
     failed.push(...this.#names.writeAdditions(), ...this.#names.writeRemovals());
     this.#maps.storage.mark(false);
     errors.push(...this.#explain(failed));
@@ -139,14 +175,37 @@ export class Dataplane {
       this.#releasing = false;
     }
     this.#free(waiting);
-    return this.#dirty.size > 0;
+    return this.#dirty.size > 0 || this.#addresses.isPending || this.#ranges.differs;
+  }
+
+  #differs(plans: readonly Plan[]): boolean {
+    if (this.#tablesPending + this.#closing.length > 0 || this.#ranges.differs) return true;
+    return plans.some((plan) => !isSettled(plan, this.#maps));
+  }
+
+  /**
+   * Removes source ranges that are no longer wanted, once the new ones are in place: unless it is
+   * the old ones that take their room, a client of both is let in throughout.
+   */
+  #pruneSources(refused: TableError[]): TableError[] {
+    const { actual, maxEntries } = this.#sources;
+    if (refused.length > 0 && actual.size < maxEntries) return refused;
+    const failed = this.#sources.writeRemovals();
+    return refused.length > 0 ? [...failed, ...this.#sources.writeAdditions()] : failed;
+  }
+
+  #giveUp(): void {
+    for (const store of [this.#maps.storage.frontends, this.#ranges]) {
+      const reuse = store.giveUp?.();
+      if (reuse) this.#quarantine.places.push(reuse);
+    }
   }
 
   /** After the grace period: nothing refers to these any more, and nobody is still reading them. */
   #free({ places, backends, extents, services }: Quarantine): void {
     this.#maps.storage.mark(true);
     for (const reuse of places) reuse();
-    const gone = new Set(services);
+    const gone = new Set(services.map(({ id }) => id));
     for (const { id, service } of backends) {
       if (!gone.has(service)) this.#maps.addDeparted(service, this.#maps.backendConnections(id));
       const entry = this.#maps.readBackend(id);
@@ -154,11 +213,22 @@ export class Dataplane {
       this.#pools.backends.release(id);
     }
     for (const extent of extents) this.#pools.extents.release(extent);
-    for (const id of services) {
-      this.#maps.clearService(id);
-      this.#pools.services.release(id);
-    }
+    this.#freeServices(services);
     this.#maps.storage.mark(false);
+  }
+
+  /** Source ranges stay as long as readers of their service do, and its id as long as they. */
+  #freeServices(services: readonly Held[]): void {
+    for (const { sources } of services) for (const key of sources) this.#sources.remove(key);
+    this.#sources.writeRemovals();
+    for (const held of services) {
+      if ([...held.sources].some((key) => this.#sources.actual.has(key))) {
+        this.#closing.push(held);
+        continue;
+      }
+      this.#maps.clearService(held.id);
+      this.#pools.services.release(held.id);
+    }
   }
 
   #requarantine({ places, backends, extents, services }: Quarantine): void {
@@ -183,8 +253,10 @@ export class Dataplane {
           maps: this.#maps,
           pools: this.#pools,
           frontends: this.#frontends,
+          sources: this.#sources,
         });
         this.#setFrontends(plan);
+        this.#setSources(plan);
         plans.push(plan);
         this.#dirty.delete(key);
       } catch (error) {
@@ -201,6 +273,12 @@ export class Dataplane {
     for (const [key, value] of frontends) this.#frontends.set(key, value);
     held.frontends = new Set(frontends.keys());
     this.#names.set(idText(held.id), plan.name);
+  }
+
+  #setSources({ held, sources }: Plan): void {
+    for (const key of held.sources) if (!sources.has(key)) this.#sources.remove(key);
+    for (const key of sources) this.#sources.set(key, bytesToText(SOURCE_VALUE));
+    held.sources = sources;
   }
 
   /** Removes a frontend unless another service has taken it over. */
@@ -228,9 +306,10 @@ export class Dataplane {
     this.#maps.writeBackendWord(id, { ...actual, listed: entry.listed, state: entry.state });
   }
 
-  #flip({ held, tables, flips, affinitySeconds }: Plan): void {
+  #flip({ held, tables, flips, affinitySeconds, guard }: Plan): void {
     if (this.#maps.readAffinity(held.id) !== affinitySeconds)
       this.#maps.writeAffinity(held.id, affinitySeconds);
+    if (this.#maps.readGuard(held.id) !== guard) this.#maps.writeGuard(held.id, guard);
     for (const which of flips) this.#maps.writeTable(held.id, which, tables[which]!);
     held.tables = tables;
     this.#held.set(held.key, held);
@@ -266,21 +345,28 @@ export class Dataplane {
       }
       for (const name of [...held.backends.keys()]) this.#unlist(held, name);
       this.#quarantine.extents.push(...extentsOf(held.tables));
-      this.#quarantine.services.push(held.id);
+      held.tables = [];
+      this.#quarantine.services.push(held);
       return false;
     });
   }
 
-  /** Whose frontend or name a failed write was. */
+  /** Whose frontend, source range or name a failed write was. */
   #explain(failed: TableError[]): RowError[] {
     const byId = new Map<number, string>();
     if (failed.length > 0) for (const held of this.#held.values()) byId.set(held.id, held.key);
-    return failed.map(({ key, error }) => {
+    return failed.map(({ key, error: { message } }) => {
       const value = this.#frontends.desired(key) ?? this.#frontends.actual.get(key);
-      const id = value === undefined ? serviceIdOf(key) : serviceIdOf(value);
-      return { key: byId.get(id) ?? `service id ${id}`, message: error.message };
+      if (value !== undefined && isWildcard(value)) return { key: addressOf(key), message };
+      const id = value === undefined ? ownerOf(key) : serviceIdOf(value);
+      return { key: byId.get(id) ?? `service id ${id}`, message };
     });
   }
+}
+
+/** The service id in a key of svc_sources or svc_names. */
+function ownerOf(key: string): number {
+  return key.length === sourceKey.bytes ? decodeSource(textToBytes(key)).service : serviceIdOf(key);
 }
 
 function idText(id: number): string {

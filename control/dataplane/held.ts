@@ -13,6 +13,8 @@ export interface Held {
   tables: readonly (TableWord | undefined)[];
   /** Keys of svc_frontends that lead to this row, as text. */
   frontends: Set<string>;
+  /** Keys of svc_sources that let clients ask this row, as text. */
+  sources: Set<string>;
 }
 
 /** Names a backend within its service row. */
@@ -27,6 +29,7 @@ export function newHeld(key: string, id: number): Held {
     backends: new Map(),
     tables: [undefined, undefined, undefined],
     frontends: new Set(),
+    sources: new Set(),
   };
 }
 

@@ -22,7 +22,7 @@ export type OpenMaps = Readonly<Record<MapName, BpfMap>>;
 export type Capacities = Partial<Record<MapName, number>>;
 
 /** Values of the programs' rodata, by variable. */
-export type Rodata = Readonly<Record<string, number>>;
+export type Rodata = Readonly<Record<string, number | bigint>>;
 
 /** The pins are of another build, or of another program altogether. */
 export class LayoutError extends Error {
@@ -210,6 +210,9 @@ export function kernelStorage(maps: OpenMaps, meta: Meta): Storage {
     frontends,
     markEndpoint: (address) => frontends.markEndpoint(address),
     names: hashStore(maps.svc_names),
+    sources: hashStore(maps.svc_sources),
+    clients: hashStore(maps.svc_clients),
+    ranges: maps.svc_ranges.mmap(),
     grace: waitForReaders,
     mark: (writing) => meta.mark(writing),
   };

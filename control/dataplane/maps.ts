@@ -9,8 +9,10 @@ import {
   limit,
   service,
   serviceName,
+  sourceKey,
   table,
 } from "../../bindings/layout.ts";
+import { formatAddress, parseAddress, parseRange } from "../model/address.ts";
 
 /** A hash map of fixed key and value sizes; keys and values of a batch lie end to end. */
 export interface HashStore {
@@ -36,6 +38,10 @@ export interface Storage {
   readonly names: HashStore;
   /** Tells programs that an endpoint is about to be at this address (16 bytes). */
   markEndpoint(address: Uint8Array): void;
+  readonly sources: HashStore;
+  readonly clients: HashStore;
+  /** The one element of svc_ranges. */
+  readonly ranges: Uint8Array;
   /** Waits until no program still uses what was read before the call. */
   grace(): Promise<void>;
   /** Marks the maps as changing (odd) or whole (even), for readers in user space. */
@@ -76,6 +82,8 @@ export interface WriteCounts {
 
 export const TABLE_COUNT = table.TABLE_COUNT;
 const WORD_BYTES = 8;
+/** The bits before an IPv4 address in its 16 bytes. */
+const MAPPED_BITS = 96;
 const SLOT_BYTES = 4;
 const SLOT_BACKEND_MASK = 2 ** limit.SLOT_BACKEND_BITS - 1;
 const SLOT_GENERATION_MASK = 2 ** limit.SLOT_GENERATION_BITS - 1;
@@ -258,6 +266,15 @@ export class Maps {
     this.#services.setUint32(at, seconds, true);
   }
 
+  /** Who may ask the service's load balancer frontends: a guard of the layout. */
+  readGuard(id: number): number {
+    return this.#services.getUint8(id * service.bytes + service.offset.guard);
+  }
+
+  writeGuard(id: number, guard: number): void {
+    this.#services.setUint8(id * service.bytes + service.offset.guard, guard);
+  }
+
   /** Adds the connections of an endpoint that has left to those of its service port. */
   addDeparted(id: number, connections: bigint): void {
     const at = id * service.bytes + service.offset.departed;
@@ -273,6 +290,46 @@ export class Maps {
   #tableIndex(id: number, which: number): number {
     return (id * service.bytes + service.offset.table) / WORD_BYTES + which;
   }
+}
+
+/** What lies at a key of svc_sources. */
+export const SOURCE_VALUE: Uint8Array = new Uint8Array(Uint32Array.of(1).buffer);
+
+/** The key of svc_sources that lets a range ("address/length") ask a service. */
+export function encodeSource(service: number, range: string): Uint8Array {
+  const { address, bits } = rangeBytes(range);
+  const key = new Uint8Array(sourceKey.bytes);
+  const prefixLength = limit.SOURCE_PREFIX + bits;
+  sourceKey.write(new DataView(key.buffer), 0, { prefixLength, service, address });
+  return key;
+}
+
+/** The inverse of encodeSource(). */
+export function decodeSource(key: Uint8Array): { service: number; range: string } {
+  const { prefixLength, service, address } = sourceKey.read(viewOf(key), 0);
+  return { service, range: formatRange(address, prefixLength - limit.SOURCE_PREFIX) };
+}
+
+/** The 16 bytes of a canonical address. Throws on anything else: the model made it. */
+export function addressBytes(text: string): Uint8Array {
+  const parsed = parseAddress(text);
+  if (!parsed) throw new Error(`Address "${text}" of a row is not canonical`);
+  return parsed.bytes;
+}
+
+/** A range's 16 bytes of address and how many of their 128 bits count. Throws for no range. */
+export function rangeBytes(text: string): { address: Uint8Array; bits: number } {
+  const range = parseRange(text);
+  if (!range) throw new Error(`Range "${text}" is not "address/length"`);
+  const bits = range.prefixLength + (range.family === 4 ? MAPPED_BITS : 0);
+  return { address: addressBytes(range.address), bits };
+}
+
+/** The inverse of rangeBytes(), in canonical text. */
+export function formatRange(address: Uint8Array, bits: number): string {
+  const text = formatAddress(address);
+  const isIpv4 = !text.includes(":") && bits >= MAPPED_BITS;
+  return `${text}/${isIpv4 ? bits - MAPPED_BITS : bits}`;
 }
 
 /** A service's name, as svc_names has it. */

@@ -2,14 +2,23 @@
 // reader below does what bpf/balance.h does, step by step.
 import {
   backend,
+  client,
   frontend,
   frontendKey,
+  frontendKind,
+  guard,
+  limit,
   service,
   serviceName,
+  serviceRanges,
   slotPair,
+  sourceKey,
 } from "../../bindings/layout.ts";
 import { formatAddress } from "../model/address.ts";
 import {
+  addressBytes,
+  encodeFrontendKey,
+  encodeSource,
   frontendCheck,
   type HashStore,
   Maps,
@@ -18,6 +27,7 @@ import {
   TABLE_COUNT,
 } from "./maps.ts";
 import { bytesToText, textToBytes } from "./table.ts";
+import { ACTION_WORDS } from "./words.ts";
 
 /** A hash map in memory. `fails` is asked before each entry is written or removed. */
 export class MemoryHash implements HashStore {
@@ -69,6 +79,8 @@ export interface MemorySizes {
   backends?: number;
   slots?: number;
   frontends?: number;
+  sources?: number;
+  clients?: number;
 }
 
 export interface MemoryStorage extends Storage {
@@ -76,12 +88,15 @@ export interface MemoryStorage extends Storage {
   readonly names: MemoryHash;
   /** The addresses that were marked as endpoints'. */
   readonly endpoints: Set<string>;
+  readonly sources: MemoryHash;
+  readonly clients: MemoryHash;
 }
 
 /** Storage of the given sizes, in elements; a grace period is over at the next turn. */
 export function memoryStorage(sizes: MemorySizes = {}): MemoryStorage {
   const { services = 64, backends = 256, slots = 4096, frontends = 256 } = sizes;
   const endpoints = new Set<string>();
+  const { sources = 256, clients = 64 } = sizes;
   return {
     endpoints,
     markEndpoint: (address) => endpoints.add(formatAddress(address)),
@@ -94,12 +109,18 @@ export function memoryStorage(sizes: MemorySizes = {}): MemoryStorage {
       maxEntries: frontends,
     }),
     names: new MemoryHash({ keyBytes: 4, valueBytes: serviceName.bytes, maxEntries: services }),
+    sources: new MemoryHash({ keyBytes: sourceKey.bytes, valueBytes: 4, maxEntries: sources }),
+    clients: new MemoryHash({ keyBytes: 8, valueBytes: client.bytes, maxEntries: clients }),
+    ranges: new Uint8Array(serviceRanges.bytes),
     grace: () => new Promise((resolve) => setImmediate(resolve)),
     mark: () => {},
   };
 }
 
-/** What a program would find for one frontend: per table the endpoints of its slots in order. */
+/**
+ * What a program would find for one frontend: per table the endpoints of its slots in order. For a
+ * wildcard its kind.
+ */
 export type Found = Record<string, string[][]>;
 
 /**
@@ -116,7 +137,12 @@ export function readAll(storage: MemoryStorage): Found {
     const name = `${formatAddress(key.subarray(0, 16))}|${keyView.getUint16(16)}|${key[18]}`;
     if (frontendCheck(key) !== value.getUint32(4, true) >>> 8)
       throw new Error(`Frontend ${name} has a value that is not its own`);
+    const kind = value.getUint8(4);
     const id = value.getUint32(0, true);
+    if (kind >= frontendKind.FRONTEND_REFUSE) {
+      found[name] = [[ACTION_WORDS.get(kind)!]];
+      continue;
+    }
     found[name] = Array.from({ length: TABLE_COUNT }, (_, which) => readTable(maps, id, which));
     for (const endpoint of found[name].flat())
       if (!storage.endpoints.has(endpoint.split("|")[0]!))
@@ -135,4 +161,31 @@ function readTable(maps: Maps, id: number, which: number): string[] {
     if (!(row.listed & (1 << which))) throw new Error(`${place}: it is not listed`);
     return `${formatAddress(row.address)}|${row.port}`;
   });
+}
+
+/**
+ * Whether a load balancer frontend may be asked from an address, or by a process of the node. As
+ * source_verdict() in bpf/balance.h. Throws if there is no such frontend.
+ */
+export function isAllowed(
+  storage: MemoryStorage,
+  {
+    frontend,
+    source,
+  }: { frontend: { address: string; port: number; protocol: number }; source: string },
+): boolean {
+  const address = addressBytes(frontend.address);
+  const key = bytesToText(encodeFrontendKey({ ...frontend, address }));
+  const value = storage.frontends.entriesByKey.get(key);
+  if (value === undefined) throw new Error(`There is no frontend "${frontend.address}"`);
+  const id = new DataView(textToBytes(value).buffer).getUint32(0, true);
+  const guarded = new Maps(storage).readGuard(id);
+  if (guarded === guard.GUARD_OPEN) return true;
+  if (source === "node") return guarded === guard.GUARD_NODE;
+  const bits = source.includes(":") ? limit.SOURCE_ADDRESS_BITS : 32;
+  for (let length = bits; length >= 0; length--) {
+    const range = bytesToText(encodeSource(id, `${source}/${length}`));
+    if (storage.sources.entriesByKey.has(range)) return true;
+  }
+  return false;
 }

@@ -11,6 +11,7 @@ import {
   emptyAction,
   frontendKey,
   frontendKind,
+  guard,
   reason,
   service,
   serviceName,
@@ -39,14 +40,11 @@ export class RoomError extends Error {
   }
 }
 
-type Target = Pick<
-  Storage,
-  "services" | "backends" | "slots" | "frontends" | "names" | "markEndpoint"
->;
-
 /** Enumerators of this build by name: C has but one of each name. */
 const ENUMERATORS: ReadonlyMap<string, number> = new Map<string, number>(
-  [backendState, emptyAction, frontendKind, serviceType].flatMap((each) => Object.entries(each)),
+  [backendState, emptyAction, frontendKind, guard, serviceType].flatMap((each) =>
+    Object.entries(each),
+  ),
 );
 const TABLES = Object.entries(table).filter(([name]) => name !== "TABLE_COUNT");
 
@@ -55,8 +53,8 @@ const TABLES = Object.entries(table).filter(([name]) => name !== "TABLE_COUNT");
  * brings them over once nobody counts there any more. The target's maps are empty. Throws
  * RoomError, and BtfError for content that cannot be understood.
  */
-export function copyContent(from: Content, target: Target): void {
-  const maps = new Maps({ ...target, grace: async () => {}, mark: () => {} });
+export function copyContent(from: Content, target: Storage): void {
+  const maps = new Maps(target);
   const extents = copyServices(from, { target, maps });
   copySlots(from, { maps, extents });
   copyBackends(from, { target, maps });
@@ -85,7 +83,7 @@ export function eachAffinity(
  * endpoint had whose id is now another's goes to the total of its service. `same` are the services
  * whose rows are still theirs, see sameServices().
  */
-export function moveCounters(from: Content, target: Target, same: ReadonlySet<number>): void {
+export function moveCounters(from: Content, target: Storage, same: ReadonlySet<number>): void {
   const services = wordsOf(target.services);
   const wordOf = (id: number, field: keyof typeof service.offset) =>
     (id * service.bytes + service.offset[field]) / 8;
@@ -154,7 +152,7 @@ function takeCounters(
 }
 
 /** The service ids that have the same name in both. */
-export function sameServices(from: Content, { names }: Target): Set<number> {
+export function sameServices(from: Content, { names }: Storage): Set<number> {
   const own = new Map<number, string>();
   for (const { keys, values, count } of names.entries())
     for (let index = 0; index < count; index++) {
@@ -172,7 +170,7 @@ export function sameServices(from: Content, { names }: Target): Set<number> {
 /** Returns the extents that tables lie in, as offset and length. */
 function copyServices(
   from: Content,
-  { target, maps }: { target: Target; maps: Maps },
+  { target, maps }: { target: Storage; maps: Maps },
 ): Map<number, number> {
   const extents = new Map<number, number>();
   const decodeWord = tableWords(from.layouts);
@@ -240,7 +238,7 @@ function copySlots(
 }
 
 /** Ids that are free are copied too: their generations go on, for those who still refer to them. */
-function copyBackends(from: Content, { target, maps }: { target: Target; maps: Maps }): void {
+function copyBackends(from: Content, { target, maps }: { target: Storage; maps: Maps }): void {
   const { BACKEND_FREE, BACKEND_READY } = backendState;
   const tables = TABLES.map(([name, to]) => ({ from: numberOf(from.layouts, name), to }));
   const zero = backend.read(viewOf(new Uint8Array(backend.bytes)), 0);
@@ -262,7 +260,7 @@ function copyBackends(from: Content, { target, maps }: { target: Target; maps: M
   });
 }
 
-function copyNames(from: Content, { names }: Target): void {
+function copyNames(from: Content, { names }: Storage): void {
   const keys: string[] = [];
   const values: string[] = [];
   from.each("svc_names", ({ key, value }) => {
@@ -276,7 +274,7 @@ function copyNames(from: Content, { names }: Target): void {
 }
 
 /** From buckets of frontends and from hash maps, whichever the other build had. */
-function copyFrontends(from: Content, { frontends }: Target): void {
+function copyFrontends(from: Content, { frontends }: Storage): void {
   let needed = 0;
   const add = (key: DecodedStruct, value: DecodedStruct) => {
     const kind = ENUMERATORS.get(String(value.kind));

@@ -1,23 +1,25 @@
 // From a desired service row to the writes that make the maps say so. Takes ids and extents, writes
 // nothing; a row that does not fit takes nothing and is named.
 import { emptyAction } from "../../bindings/layout.ts";
-import { parseAddress } from "../model/address.ts";
 import { maglevLength, maglevTable } from "../model/maglev.ts";
 import { PROTOCOLS, type ServiceRow, type TableRow } from "../model/rows.ts";
+import { CapacityError } from "./errors.ts";
 import type { Extent, Extents } from "./extents.ts";
 import { backendName, extentsOf, type Held, newHeld } from "./held.ts";
 import type { Ids } from "./ids.ts";
 import {
+  addressBytes,
   type BackendEntry,
   encodeFrontend,
   encodeFrontendKey,
   encodeName,
   encodeSlot,
+  encodeSource,
   type Maps,
   type TableWord,
 } from "./maps.ts";
 import { bytesToText, type Table } from "./table.ts";
-import { BACKEND_STATES, FRONTEND_KINDS, SERVICE_TYPES } from "./words.ts";
+import { BACKEND_STATES, FRONTEND_KINDS, guardOf, SERVICE_TYPES } from "./words.ts";
 
 /** Where ids and extents come from. */
 export interface Pools {
@@ -37,32 +39,27 @@ export interface Plan {
   held: Held;
   isNew: boolean;
   affinitySeconds: number;
+  guard: number;
   backends: Map<string, PlannedBackend>;
   /** The tables as they will be; those in `flips` differ from the kernel's. */
   tables: TableWord[];
   flips: number[];
   slots: { offset: number; slots: Uint32Array }[];
   frontends: Map<string, string>;
+  sources: Set<string>;
   name: string;
   /** What is free once no program uses the old tables. */
   leavingBackends: string[];
   leavingExtents: Extent[];
 }
 
-/** A map without room for a row: which, how large it is, and what to do. */
-export class CapacityError extends Error {
-  constructor(map: string, capacity: number) {
-    super(`${map} is full, it holds ${capacity} entries`);
-    this.name = "CapacityError";
-  }
-}
-
 /** Plans one row. `held` is what it holds now, if anything. Throws CapacityError, nothing taken. */
 export function planService(
   row: ServiceRow,
   held: Held | undefined,
-  { maps, pools, frontends }: { maps: Maps; pools: Pools; frontends: Table },
+  options: { maps: Maps; pools: Pools; frontends: Table; sources: Table },
 ): Plan {
+  const { maps, pools, frontends } = options;
   const taken = new Taken(pools);
   try {
     const own = held ?? newHeld(row.key, taken.service());
@@ -73,6 +70,7 @@ export function planService(
       held: own,
       isNew: held === undefined,
       affinitySeconds: row.affinitySeconds,
+      guard: guardOf(row.sources),
       backends,
       tables: tables.words,
       flips: tables.words.flatMap((word, which) =>
@@ -80,6 +78,7 @@ export function planService(
       ),
       slots: tables.slots,
       frontends: planFrontends(row, own, frontends),
+      sources: planSources(row, own, options.sources),
       name: planName(row),
       leavingBackends: [...own.backends.keys()].filter((name) => !backends.has(name)),
       leavingExtents: extentsOf(own.tables).filter(({ offset }) => !kept.has(offset)),
@@ -94,6 +93,7 @@ export function planService(
 export function isSettled(plan: Plan, maps: Maps): boolean {
   if (plan.isNew || plan.flips.length > 0 || plan.leavingBackends.length > 0) return false;
   if (maps.readAffinity(plan.held.id) !== plan.affinitySeconds) return false;
+  if (maps.readGuard(plan.held.id) !== plan.guard) return false;
   for (const { id, isNew, entry } of plan.backends.values()) {
     if (isNew) return false;
     const actual = maps.readBackend(id);
@@ -231,17 +231,21 @@ function planFrontends(row: ServiceRow, held: Held, frontends: Table): Map<strin
   return planned;
 }
 
+/** Old ranges go only once the new ones are there, so that there must be room for both. */
+function planSources(row: ServiceRow, held: Held, sources: Table): Set<string> {
+  const ranges = row.sources?.ranges ?? [];
+  const planned = new Set(ranges.map((range) => bytesToText(encodeSource(held.id, range))));
+  const added = [...planned].filter((key) => sources.desired(key) === undefined).length;
+  const { maxEntries } = sources;
+  if (added > 0 && sources.desiredSize + added > maxEntries)
+    throw new CapacityError("svc_sources", maxEntries);
+  return planned;
+}
+
 function planName(row: ServiceRow): string {
   return bytesToText(
     encodeName({ ...row, protocol: PROTOCOLS[row.protocol], type: SERVICE_TYPES[row.type] }),
   );
-}
-
-/** The 16 bytes of a canonical address. Throws on anything else: the model made it. */
-function addressBytes(text: string): Uint8Array {
-  const parsed = parseAddress(text);
-  if (!parsed) throw new Error(`Address "${text}" of a row is not canonical`);
-  return parsed.bytes;
 }
 
 function sameSlots(a: Uint32Array, b: Uint32Array): boolean {

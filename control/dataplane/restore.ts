@@ -2,8 +2,9 @@
 // had written it. Writes nothing.
 import { serviceName } from "../../bindings/layout.ts";
 import { formatAddress } from "../model/address.ts";
+import { isWildcard } from "./addresses.ts";
 import { backendName, extentsOf, type Held, newHeld, serviceKey } from "./held.ts";
-import { type Maps, TABLE_COUNT } from "./maps.ts";
+import { decodeSource, type Maps, TABLE_COUNT } from "./maps.ts";
 import type { Pools } from "./plan.ts";
 import { type Table, textToBytes } from "./table.ts";
 import { PROTOCOL_WORDS } from "./words.ts";
@@ -28,11 +29,13 @@ export function restore({
   pools,
   frontends,
   names,
+  sources,
 }: {
   maps: Maps;
   pools: Pools;
   frontends: Table;
   names: Table;
+  sources: Table;
 }): Restored {
   const byId = new Map<number, Held>();
   const result: Restored = { held: new Map(), closing: [], leaving: [] };
@@ -40,12 +43,15 @@ export function restore({
     const held = newHeld(decodeKey(value), serviceIdOf(key));
     byId.set(held.id, held);
   }
-  for (const [key, value] of frontends.actual) {
-    const id = serviceIdOf(value);
+  const heldOf = (id: number): Held => {
     const held = byId.get(id) ?? newHeld(`unnamed service ${id}`, id);
     byId.set(id, held);
-    held.frontends.add(key);
-  }
+    return held;
+  };
+  for (const [key, value] of frontends.actual)
+    if (!isWildcard(value)) heldOf(serviceIdOf(value)).frontends.add(key);
+  for (const key of sources.actual.keys())
+    heldOf(decodeSource(textToBytes(key)).service).sources.add(key);
   for (const held of byId.values()) {
     pools.services.reserve(held.id);
     held.tables = Array.from({ length: TABLE_COUNT }, (_, which) => maps.readTable(held.id, which));

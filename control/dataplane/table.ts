@@ -63,6 +63,11 @@ export class Table {
     return this.#pending.size;
   }
 
+  /** Every key that is in the kernel, or meant to be. */
+  keys(): Set<string> {
+    return new Set([...this.#actual.keys(), ...this.#pending.keys()]);
+  }
+
   /** What a key is meant to hold, or undefined. */
   desired(key: string): string | undefined {
     return this.#pending.has(key) ? this.#pending.get(key) : this.#actual.get(key);

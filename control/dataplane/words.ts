@@ -1,12 +1,14 @@
 // The words of the model and the numbers of the kernel for the same things, in both directions.
 // What they mean is the model's business.
-import { backendState, frontendKind, serviceType } from "../../bindings/layout.ts";
+import { backendState, frontendKind, guard, serviceType } from "../../bindings/layout.ts";
 import {
+  type AddressRow,
   type BackendState,
   type FrontendKind,
   PROTOCOLS,
   type Protocol,
   type ServiceType,
+  type SourceRow,
 } from "../model/rows.ts";
 
 export const BACKEND_STATES: Readonly<Record<BackendState, number>> = {
@@ -25,8 +27,21 @@ export const SERVICE_TYPES: Readonly<Record<ServiceType, number>> = {
   LoadBalancer: serviceType.TYPE_LOAD_BALANCER,
 };
 
+/** What a wildcard does. */
+export const ADDRESS_ACTIONS: Readonly<Record<AddressRow["action"], number>> = {
+  refuse: frontendKind.FRONTEND_REFUSE,
+  leave: frontendKind.FRONTEND_LEAVE,
+};
+
+/** Who may ask the load balancer frontends of a row (semantics §8). */
+export function guardOf(sources: SourceRow | undefined): number {
+  if (sources === undefined) return guard.GUARD_OPEN;
+  return sources.nodeAllowed ? guard.GUARD_NODE : guard.GUARD_SOURCES;
+}
+
 export const STATE_WORDS: ReadonlyMap<number, BackendState> = inverse(BACKEND_STATES);
 export const KIND_WORDS: ReadonlyMap<number, FrontendKind> = inverse(FRONTEND_KINDS);
+export const ACTION_WORDS: ReadonlyMap<number, AddressRow["action"]> = inverse(ADDRESS_ACTIONS);
 export const TYPE_WORDS: ReadonlyMap<number, ServiceType> = inverse(SERVICE_TYPES);
 export const PROTOCOL_WORDS: ReadonlyMap<number, Protocol> = inverse(PROTOCOLS);
 
