@@ -1,5 +1,5 @@
-// A plan as text for people, to be pasted into a bug report: each service port as a block of two small
-// tables, then what is not served. Knows how things look, not why they are so.
+// A plan as text for people, to be pasted into a bug report: each service port as a block with its
+// frontends and endpoints, then what is not served. Knows how things look, not why they are so.
 import type {
   EndpointPlan,
   ListPlan,
