@@ -1,5 +1,5 @@
-// From flags, named as kube-proxy names them, to a checked configuration. Every fault is an error at
-// the start that names the flag, its value and what would be right. Decides nothing about Services.
+// From flags, named as kube-proxy names them, to a checked configuration. Every fault is an error
+// at the start that names the flag, its value and what would be right. Decides nothing.
 import { ExitCode, UserError } from "./exit.ts";
 import { type AddressRange, parseRange } from "./model/address.ts";
 import { DEFAULT_CONFIG, type DetectLocalMode, type ProxyConfig } from "./model/config.ts";

@@ -22,12 +22,23 @@ function pinsOption(): Option {
 function manifestsOption(): Option {
   return new Option(
     "--manifests <path>",
-    "a file or folder of YAML or JSON: Services, EndpointSlices, Nodes",
+    "a file or folder of YAML or JSON: Services, EndpointSlices, Nodes, ServiceCIDRs",
   ).makeOptionMandatory();
 }
 
 function nodeOption(): Option {
   return new Option("--node <name>", "the name of this node (default: the host name)");
+}
+
+/** The settings that decide about Services, named as kube-proxy names them (config.ts). */
+function addProxyOptions(command: Command): Command {
+  return command
+    .option("--nodeport-addresses <list>", 'ranges that serve node ports, or "primary"; "": all')
+    .option("--detect-local-mode <mode>", "how pods are told from others (default: ClusterCIDR)")
+    .option("--cluster-cidr <list>", "the pods' range, one of each family")
+    .option("--pod-bridge-interface <name>", "for mode BridgeInterface")
+    .option("--pod-interface-name-prefix <prefix>", "for mode InterfaceNamePrefix")
+    .option("--masquerade-all", "rewrite the source of all traffic to cluster IPs", false);
 }
 
 function outputOption(): Option {
@@ -77,8 +88,8 @@ function dumpCommand(): Command {
 }
 
 function planCommand(): Command {
-  return new Command("plan")
-    .description("print what would be programmed, without kernel and root")
+  return addProxyOptions(new Command("plan"))
+    .description("print what would be programmed and why, without kernel and root")
     .addOption(manifestsOption())
     .addOption(nodeOption())
     .addOption(outputOption())

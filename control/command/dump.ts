@@ -57,5 +57,5 @@ function separator({ watch, output }: DumpOptions, isLater: boolean): string {
 /** A dump as text in one of the formats. The JSON form is documented in docs/operating.md. */
 export function formatDump(dump: Dump, format: Format): string {
   if (format === "json" || format === "yaml") return formatData(dump, format);
-  return formatServices(dump.services, { wide: format === "wide", counters: true });
+  return formatServices(dump.services, { wide: format === "wide" });
 }

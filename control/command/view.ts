@@ -1,9 +1,9 @@
-// Service ports as tables for people: what is programmed and what would be look alike. Knows how
-// things look, not where they come from.
+// Service ports as a table for people: what the kernel holds. Knows how things look, not where they
+// come from.
 import type { BackendState, FrontendKind, ServiceType } from "../model/rows.ts";
 import { formatEndpoint, formatSeconds, formatTable } from "../print.ts";
 
-/** A service port in the kernel or in a plan; counters and ids are the kernel's alone. */
+/** A service port in the kernel. */
 export interface ServiceView {
   namespace: string;
   name: string;
@@ -15,9 +15,9 @@ export interface ServiceView {
   frontends: readonly { kind: FrontendKind; address: string; port: number }[];
   endpoints: readonly EndpointView[];
   tables: Readonly<Record<"internal" | "inside" | "outside", { whenEmpty: "refuse" | "drop" }>>;
-  id?: number;
-  refused?: number;
-  dropped?: number;
+  id: number;
+  refused: number;
+  dropped: number;
 }
 
 export interface EndpointView {
@@ -26,18 +26,17 @@ export interface EndpointView {
   state: BackendState;
   /** The tables that list it: internal, inside, outside. */
   tables: readonly string[];
-  id?: number;
-  connections?: number;
+  id: number;
+  connections: number;
 }
 
 export interface ViewOptions {
-  /** One more group of columns: tables, and what only the kernel knows. */
+  /** More columns: tables, counters of what got no endpoint, and ids. */
   wide: boolean;
-  /** Whether there are counters and ids to show. */
-  counters: boolean;
 }
 
-const KIND_NOTES: Readonly<Record<FrontendKind, string>> = {
+/** What stands behind a frontend's address to tell its kind; a cluster IP needs no word. */
+export const KIND_NOTES: Readonly<Record<FrontendKind, string>> = {
   clusterIP: "",
   externalIP: " (external IP)",
   loadBalancer: " (load balancer)",
@@ -47,11 +46,8 @@ const KIND_NOTES: Readonly<Record<FrontendKind, string>> = {
 /** A block of lines for each service port: frontends and endpoints stand side by side. */
 export function formatServices(services: readonly ServiceView[], options: ViewOptions): string {
   if (services.length === 0) return "No Services.\n";
-  const header = ["SERVICE", "TYPE", "FRONTEND", "ENDPOINT", "STATE"];
-  if (options.counters) header.push("CONNECTIONS");
-  header.push("AFFINITY");
-  if (options.wide) header.push("TABLES");
-  if (options.wide && options.counters) header.push("REFUSED", "DROPPED", "ID", "ENDPOINT ID");
+  const header = ["SERVICE", "TYPE", "FRONTEND", "ENDPOINT", "STATE", "CONNECTIONS", "AFFINITY"];
+  if (options.wide) header.push("TABLES", "REFUSED", "DROPPED", "ID", "ENDPOINT ID");
   return formatTable(
     header,
     services.flatMap((service) => blockOf(service, options)),
@@ -75,25 +71,23 @@ function blockOf(service: ServiceView, options: ViewOptions): string[][] {
       line === 0 ? serviceTitle(service) : "",
       line === 0 ? service.type : "",
       frontend ? formatEndpoint(frontend) + KIND_NOTES[frontend.kind] : "",
-      ...endpointCells(service, line, options),
+      ...endpointCells(service, line),
       line === 0 ? affinityCell(service) : "",
-      ...(options.wide ? wideCells(service, line, options) : []),
+      ...(options.wide ? wideCells(service, line) : []),
     ]);
   }
   return rows;
 }
 
-function endpointCells(service: ServiceView, line: number, { counters }: ViewOptions): string[] {
+function endpointCells(service: ServiceView, line: number): string[] {
   const endpoint = service.endpoints[line];
+  if (endpoint) return [formatEndpoint(endpoint), endpoint.state, String(endpoint.connections)];
+  if (line > 0) return ["", "", ""];
   const whenEmpty = service.tables.internal.whenEmpty === "refuse" ? "refuses" : "drops";
-  let cells = ["", "", ""];
-  if (endpoint)
-    cells = [formatEndpoint(endpoint), endpoint.state, String(endpoint.connections ?? "")];
-  else if (line === 0) cells = ["<none>", whenEmpty, emptyCount(service)];
-  return counters ? cells : cells.slice(0, 2);
+  return ["<none>", whenEmpty, emptyCount(service)];
 }
 
-function emptyCount({ tables, refused = 0, dropped = 0 }: ServiceView): string {
+function emptyCount({ tables, refused, dropped }: ServiceView): string {
   return tables.internal.whenEmpty === "refuse" ? `${refused} refused` : `${dropped} dropped`;
 }
 
@@ -101,10 +95,9 @@ function affinityCell({ affinitySeconds }: ServiceView): string {
   return affinitySeconds === 0 ? "-" : `ClientIP ${formatSeconds(affinitySeconds)}`;
 }
 
-function wideCells(service: ServiceView, line: number, { counters }: ViewOptions): string[] {
+function wideCells(service: ServiceView, line: number): string[] {
   const endpoint = service.endpoints[line];
   const tables = endpoint ? endpoint.tables.join(",") : "";
-  if (!counters) return [tables];
   const { refused, dropped, id } = service;
   const first = line === 0 ? [String(refused), String(dropped), String(id)] : ["", "", ""];
   return [tables, ...first, String(endpoint?.id ?? "")];

@@ -1,5 +1,5 @@
-// What becomes of the ports that nobody captures, address by address (§7.5–§7.7): of a cluster IP of
-// ours they are refused, what belongs to somebody else is left alone although it may lie in a
+// What becomes of the ports that nobody captures, address by address (§7.5–§7.7): of a cluster IP
+// of ours they are refused, what belongs to somebody else is left alone although it may lie in a
 // ServiceCIDR. Every claim is kept, so that the next in line takes over when the first goes.
 import type { ServiceObject } from "./objects.ts";
 import type { AddressRow } from "./rows.ts";
@@ -20,9 +20,9 @@ export interface AddressChanges {
 }
 
 /**
- * What a Service says about its addresses. One of another proxy is left alone wherever a ServiceCIDR
- * would eat its traffic (§7.6), and so is a load balancer of ours that is to be reached as it is
- * (ipMode Proxy, §3.3).
+ * What a Service says about its addresses. One of another proxy is left alone wherever a
+ * ServiceCIDR would eat its traffic (§7.6), and so is a load balancer of ours that is to be
+ * reached as it is (ipMode Proxy, §3.3).
  */
 export function addressClaims(service: ServiceObject): Claim[] {
   const claims: Claim[] = [];

@@ -179,6 +179,13 @@ export class Cluster {
     return [...this.#handedOut.values()];
   }
 
+  /** Every Service there is, handled or not, with the slices of its that count, by name. */
+  *services(): Generator<{ service: ServiceObject; slices: readonly SliceObject[] }> {
+    for (const { object: service, slices } of this.#services.values()) {
+      if (service !== undefined) yield { service, slices: sortedSlices(slices) };
+    }
+  }
+
   /** Everything that decides about a packet, as last handed out. */
   serving(): Serving {
     return {

@@ -1,5 +1,5 @@
-// First packets where the vectors have no case: detection by device, overlapping kinds of addresses,
-// and words for people.
+// First packets where the vectors have no case: detection by device, overlapping kinds of
+// addresses, and words for people.
 import test from "ava";
 import { Cluster } from "./cluster.ts";
 import { DEFAULT_CONFIG, type ProxyConfig } from "./config.ts";

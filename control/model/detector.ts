@@ -1,5 +1,5 @@
-// Tells traffic of pods from other traffic (§10.8), in the four modes of kube-proxy. Knows nothing of
-// what hangs on it: short-circuits (§6.3) and rewritten sources (§10).
+// Tells traffic of pods from other traffic (§10.8), in the four modes of kube-proxy. Knows nothing
+// of what hangs on it: short-circuits (§6.3) and rewritten sources (§10).
 import { type AddressRange, addressFamily, isInRange } from "./address.ts";
 import type { ProxyConfig } from "./config.ts";
 import type { Family } from "./rows.ts";

@@ -1,6 +1,6 @@
 // From EndpointSlices to the endpoints of one service port (§4). Knows nothing of readiness
 // policies or nodes: topology.ts chooses among what is found here.
-import type { SliceEndpoint, SliceObject } from "./objects.ts";
+import type { SliceEndpoint, SliceObject, SlicePort } from "./objects.ts";
 import type { Family, Protocol } from "./rows.ts";
 
 /** One address and port behind a service port, with what decides whether it is used. */
@@ -15,9 +15,24 @@ export interface EndpointQuery {
   family: Family;
 }
 
-/** True if a slice takes part: it names a Service and passes the watch filters (§1.2, §4.1). */
+/** Why a slice has no part in anything. */
+export type SliceUnused = "headless" | "noService" | "noFamily";
+
+/** Why a slice does not count: the watch filter (§1.2), its label (§4.1) or its type (§4.2). */
+export function whySliceUnused(slice: SliceObject): SliceUnused | undefined {
+  if (slice.headless) return "headless";
+  if (slice.serviceName === "") return "noService";
+  return slice.family === undefined ? "noFamily" : undefined;
+}
+
+/** True if a slice takes part. */
 export function isSliceUsed(slice: SliceObject): boolean {
-  return slice.serviceName !== "" && !slice.headless && slice.family !== undefined;
+  return whySliceUnused(slice) === undefined;
+}
+
+/** True if a slice's port serves the service port that is asked for (§4.3). */
+export function isPortOf({ name, protocol }: SlicePort, query: EndpointQuery): boolean {
+  return name === query.name && protocol === query.protocol;
 }
 
 /** Orders by address as text, then by port: the order of rows.ts. */
@@ -58,8 +73,9 @@ export function findEndpoints(slices: readonly SliceObject[], query: EndpointQue
   const found: Endpoint[] = [];
   for (const slice of slices) {
     if (slice.family !== query.family) continue;
-    for (const { name, protocol, port } of slice.ports) {
-      if (name !== query.name || protocol !== query.protocol) continue;
+    for (const slicePort of slice.ports) {
+      if (!isPortOf(slicePort, query)) continue;
+      const { port } = slicePort;
       for (const endpoint of slice.endpoints) {
         const { address, nodeName, ready, serving, terminating, zoneHints, nodeHints } = endpoint;
         const conditions = { ready, serving, terminating };

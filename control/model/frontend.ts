@@ -3,21 +3,45 @@
 import type { Endpoint } from "./endpoint.ts";
 import type { HostAddresses, NodePortAddresses } from "./nodeaddresses.ts";
 import type { BackendRow, FrontendKind, FrontendRow, ServiceRow, TableRow } from "./rows.ts";
-import {
-  hasExternalFrontend,
-  isExternalLocal,
-  isInternalLocal,
-  type ServicePort,
-  serviceRowKey,
-} from "./service.ts";
+import { endpointPolicy, type ServicePort, serviceRowKey } from "./service.ts";
 import { makeSources } from "./sources.ts";
-import { categorizeEndpoints, type EndpointLists, isLocal, type NodeTopology } from "./topology.ts";
+import {
+  categorizeEndpoints,
+  type EndpointLists,
+  type EndpointPolicy,
+  isLocal,
+  type ListName,
+  type NodeTopology,
+} from "./topology.ts";
 
 /** This node as far as rows depend on it. */
 export interface NodeContext {
   topology: NodeTopology;
   addresses: HostAddresses;
   nodePortAddresses: NodePortAddresses;
+}
+
+/** Which list each table of a row has; those that nothing leads to have none. */
+export interface ListsFor {
+  internal: ListName;
+  inside: ListName | undefined;
+  outside: ListName | undefined;
+}
+
+/**
+ * The list that traffic gets: to the cluster IP by the internal policy alone (§6.1), to the others
+ * by the external one (§6.2), but from inside as if it went out and came back (§6.3).
+ */
+export function listsFor({
+  internalLocal,
+  externalLocal,
+  hasExternalFrontend,
+}: EndpointPolicy): ListsFor {
+  return {
+    internal: internalLocal ? "local" : "cluster",
+    inside: hasExternalFrontend ? "cluster" : undefined,
+    outside: hasExternalFrontend ? (externalLocal ? "local" : "cluster") : undefined,
+  };
 }
 
 const NO_TABLE: TableRow = { kind: "uniform", members: [], whenEmpty: "refuse" };
@@ -48,13 +72,17 @@ export function findFrontends(
   return frontends;
 }
 
-/** A table over one list; empty it refuses, or drops if endpoints exist elsewhere (§7.1–7.3). */
+/** What an empty list does: it refuses, or drops if endpoints exist elsewhere (§7.1–7.3). */
+export function whenEmpty({ hasEndpoints }: EndpointLists): TableRow["whenEmpty"] {
+  return hasEndpoints ? "drop" : "refuse";
+}
+
 function makeTable(
   list: readonly Endpoint[] | undefined,
   { lists, kind }: { lists: EndpointLists; kind: TableRow["kind"] },
 ): TableRow {
   if (list === undefined || list.length === 0) {
-    return { ...NO_TABLE, whenEmpty: lists.hasEndpoints ? "drop" : "refuse" };
+    return { ...NO_TABLE, whenEmpty: whenEmpty(lists) };
   }
   const { reachable } = lists;
   const members: number[] = [];
@@ -81,13 +109,9 @@ export function makeServiceRow(
 ): ServiceRow {
   const { service, port, family, loadBalancerIPs: vips } = servicePort;
   const { primary } = node.addresses;
-  const external = hasExternalFrontend(servicePort);
-  const internalLocal = isInternalLocal(service);
-  const externalLocal = isExternalLocal(service);
-  const policy = { internalLocal, externalLocal, hasExternalFrontend: external };
+  const policy = endpointPolicy(servicePort);
+  const { internal, inside, outside } = listsFor(policy);
   const lists = categorizeEndpoints(endpoints, { node: node.topology, policy });
-  const internalList = internalLocal ? lists.local : lists.cluster;
-  const outsideList = externalLocal ? lists.local : lists.cluster;
   return {
     key: serviceRowKey(servicePort),
     namespace: service.namespace,
@@ -96,13 +120,13 @@ export function makeServiceRow(
     protocol: port.protocol,
     family,
     type: service.type === "ExternalName" ? "ClusterIP" : service.type,
-    externalPolicy: externalLocal ? "Local" : "Cluster",
+    externalPolicy: policy.externalLocal ? "Local" : "Cluster",
     affinitySeconds: service.affinitySeconds,
     sources: makeSources(service.sourceRanges, { family, vips, primary }),
     frontends: findFrontends(servicePort, node),
     backends: lists.reachable.map((endpoint) => makeBackend(endpoint, node.topology)),
-    internal: makeTable(internalList, { lists, kind: "uniform" }),
-    inside: external ? makeTable(lists.cluster, { lists, kind: "uniform" }) : NO_TABLE,
-    outside: external ? makeTable(outsideList, { lists, kind: "maglev" }) : NO_TABLE,
+    internal: makeTable(lists[internal], { lists, kind: "uniform" }),
+    inside: inside ? makeTable(lists[inside], { lists, kind: "uniform" }) : NO_TABLE,
+    outside: outside ? makeTable(lists[outside], { lists, kind: "maglev" }) : NO_TABLE,
   };
 }

@@ -1,5 +1,5 @@
-// On which addresses of this node its node ports are served (§9), and which address of each family is
-// its primary one (§9.6). Knows nothing of devices: what the kernel calls local is an argument.
+// On which addresses of this node its node ports are served (§9), and which address of each family
+// is its primary one (§9.6). Knows nothing of devices: what the kernel calls local is an argument.
 import { type AddressRange, addressFamily, isInRange, isLoopback } from "./address.ts";
 import type { ProxyConfig } from "./config.ts";
 import type { NodeObject } from "./objects.ts";

@@ -55,8 +55,9 @@ export function identify(value: unknown): { kind: string; namespace: string; nam
 }
 
 /**
- * Reads a Service, EndpointSlice, Node or ServiceCIDR. Objects of other kinds or API groups give neither an
- * object nor a problem; `object` is undefined with a problem if it cannot be used as a whole.
+ * Reads a Service, EndpointSlice, Node or ServiceCIDR. Objects of other kinds or API groups give
+ * neither an object nor a problem; `object` is undefined with a problem if it cannot be used as a
+ * whole.
  */
 export function readObject(value: unknown): ReadResult {
   const fields = new Fields(identify(value));

@@ -4,6 +4,7 @@
 import { addressFamily } from "./address.ts";
 import type { ServiceObject, ServicePortObject } from "./objects.ts";
 import type { Family } from "./rows.ts";
+import type { EndpointPolicy } from "./topology.ts";
 
 /** One port of a Service in one family: what gets a row. All addresses are of that family. */
 export interface ServicePort {
@@ -66,6 +67,16 @@ export function isInternalLocal(service: ServiceObject): boolean {
 export function isExternalLocal(service: ServiceObject): boolean {
   if (service.externalTrafficPolicy !== "Local") return false;
   return service.type !== "ClusterIP" || service.externalIPs.length > 0;
+}
+
+/** What decides which lists of endpoints a service port uses (§5.1). */
+export function endpointPolicy(servicePort: ServicePort): EndpointPolicy {
+  const { service } = servicePort;
+  return {
+    internalLocal: isInternalLocal(service),
+    externalLocal: isExternalLocal(service),
+    hasExternalFrontend: hasExternalFrontend(servicePort),
+  };
 }
 
 /** The key of a service port's row: "namespace/name:port/protocol/family". */

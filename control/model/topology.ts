@@ -17,6 +17,9 @@ export interface EndpointPolicy {
   hasExternalFrontend: boolean;
 }
 
+/** The lists that endpoints may be in, named by the policy that they serve. */
+export type ListName = "cluster" | "local";
+
 /** The endpoints that may be used, each list in the order of the input. */
 export interface EndpointLists {
   /** For policy Cluster; undefined if this service port never uses it (§5.1). */
@@ -50,7 +53,7 @@ function isLeaving({ serving, terminating }: Endpoint): boolean {
 
 /** The rule of the list for policy Cluster. Hints count only if every ready endpoint has one and
  * some name this node, else this zone (§5.5). */
-export function clusterRule(endpoints: readonly Endpoint[], node: NodeTopology): ListRule {
+function clusterRule(endpoints: readonly Endpoint[], node: NodeTopology): ListRule {
   let someReady = false;
   let byNode = node.name !== "";
   let byZone = node.zone !== "";
@@ -70,7 +73,7 @@ export function clusterRule(endpoints: readonly Endpoint[], node: NodeTopology):
 }
 
 /** The rule of the list for policy Local (§5.4): hints have no say in it (§6.5). */
-export function localRule(endpoints: readonly Endpoint[], node: NodeTopology): ListRule {
+function localRule(endpoints: readonly Endpoint[], node: NodeTopology): ListRule {
   const someReady = endpoints.some((endpoint) => endpoint.ready && isLocal(endpoint, node));
   return { isLocal: true, by: someReady ? "ready" : "leaving" };
 }
@@ -96,17 +99,27 @@ function keep(endpoints: readonly Endpoint[], test: Test): readonly Endpoint[] {
 }
 
 function select(
-  endpoints: readonly Endpoint[],
-  context: { rule: ListRule; node: NodeTopology },
+  list: ListName,
+  { endpoints, node }: { endpoints: readonly Endpoint[]; node: NodeTopology },
 ): readonly Endpoint[] {
+  const context = { rule: ruleOf(list, { endpoints, node }), node };
   return keep(endpoints, (endpoint) => whyExcluded(endpoint, context) === undefined);
 }
 
+/** The rule that a list is chosen by. */
+export function ruleOf(
+  list: ListName,
+  { endpoints, node }: { endpoints: readonly Endpoint[]; node: NodeTopology },
+): ListRule {
+  return list === "cluster" ? clusterRule(endpoints, node) : localRule(endpoints, node);
+}
+
 /** Which lists a service port uses (§5.1). */
-export function listsInUse({ internalLocal, externalLocal, hasExternalFrontend }: EndpointPolicy): {
-  cluster: boolean;
-  local: boolean;
-} {
+export function listsInUse({
+  internalLocal,
+  externalLocal,
+  hasExternalFrontend,
+}: EndpointPolicy): Record<ListName, boolean> {
   return {
     cluster: !internalLocal || hasExternalFrontend,
     local: internalLocal || (externalLocal && hasExternalFrontend),
@@ -122,12 +135,8 @@ export function categorizeEndpoints(
   { node, policy }: { node: NodeTopology; policy: EndpointPolicy },
 ): EndpointLists {
   const uses = listsInUse(policy);
-  const cluster = uses.cluster
-    ? select(endpoints, { rule: clusterRule(endpoints, node), node })
-    : undefined;
-  const local = uses.local
-    ? select(endpoints, { rule: localRule(endpoints, node), node })
-    : undefined;
+  const cluster = uses.cluster ? select("cluster", { endpoints, node }) : undefined;
+  const local = uses.local ? select("local", { endpoints, node }) : undefined;
   const reachable = union(endpoints, { cluster, local });
   const hasEndpoints = endpoints.some((endpoint) => endpoint.ready || isLeaving(endpoint));
   return { cluster, local, reachable, hasEndpoints };

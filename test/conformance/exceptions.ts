@@ -1,5 +1,5 @@
-// Where bpfsvc is meant to differ from what the vectors expect, each with its reason: the one list of
-// the suites that compare decisions. docs/semantics.md says the same by rule. Nothing is in it
+// Where bpfsvc is meant to differ from what the vectors expect, each with its reason: the one list
+// of the suites that compare decisions. docs/semantics.md says the same by rule. Nothing is in it
 // because it is not done.
 import type { ClusterObject, FlowExpectation, FlowPacket } from "./vectors.ts";
 
