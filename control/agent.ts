@@ -77,11 +77,14 @@ export class Agent implements Sink {
 
   #sync(isFirst = false): void {
     const { cluster, dataplane, log } = this.#options;
-    const { changed, removed, problems, resolved } = cluster.takeDirty();
+    const { changed, removed, addresses, serviceRanges, problems, resolved } = cluster.takeDirty();
     for (const problem of problems) log.warn(problem.message);
     for (const problem of resolved) log.info(`No longer: ${problem.message}`);
     dataplane.replace(changed);
     dataplane.remove(removed);
+    dataplane.replaceAddresses(addresses.changed);
+    dataplane.removeAddresses(addresses.removed);
+    dataplane.setServiceRanges(serviceRanges);
     if (isFirst) dataplane.removeOthers();
     this.#report(dataplane.flush());
     log.debug(`Synced ${changed.length} changed and ${removed.length} removed service ports`);

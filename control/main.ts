@@ -53,7 +53,7 @@ function count(text: string): number {
 }
 
 function runCommand(): Command {
-  return new Command("run")
+  return addProxyOptions(new Command("run"))
     .description("run the agent: keep the maps true to the objects, until SIGTERM")
     .addOption(manifestsOption())
     .addOption(nodeOption())

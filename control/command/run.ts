@@ -40,7 +40,12 @@ export async function run(options: RunOptions): Promise<void> {
   const nodeName = options.node ?? defaultNodeName();
   const pins = new Pins(options.pins);
   const lock = pins.open();
-  const rodata = { remember_tcp: options.rememberTcp ? 1 : 0 };
+  const config = readProxyConfig(options);
+  const rodata = {
+    remember_tcp: options.rememberTcp ? 1 : 0,
+    node_netns: netnsCookie(),
+    pods_inside: arePodsInside(config) ? 1 : 0,
+  };
   const kernel = openKernel(pins, { rodata, capacities: capacities(options) });
   for (const { level, message } of kernel.notes) log[level](message);
   // What an agent before this one gave up may still be read, and is free to this one.

@@ -59,6 +59,21 @@ export function defaultRouteAddresses(
   return [...new Set(addresses)];
 }
 
+/** Every address of this network namespace, without loopback and link-local ones. */
+export function localAddresses(
+  interfaces: ReturnType<typeof networkInterfaces> = networkInterfaces(),
+): string[] {
+  const found = new Set<string>();
+  for (const addresses of Object.values(interfaces))
+    for (const { address, scopeid } of addresses ?? []) {
+      const canonical = canonicalAddress(address);
+      // Not by device: a virtual address may be on the loopback device.
+      const isLoopback = address === "::1" || address.startsWith("127.");
+      if (canonical !== undefined && !isLoopback && !scopeid) found.add(canonical);
+    }
+  return [...found];
+}
+
 /** Devices with a default route of either family, from /proc/net/route and ipv6_route. */
 export function defaultRouteDevices(
   read: (file: string) => string = (file) => readFileSync(file, "utf8"),

@@ -1,0 +1,117 @@
+// What the agent knows of its node besides objects, looked at again as long as it runs: the
+// network namespaces that sockets are in, and the node's own addresses. Decides nothing.
+import type { ClientRow, Clients } from "../dataplane/clients.ts";
+import { findClients } from "../dataplane/namespaces.ts";
+import type { Logger } from "../log.ts";
+import type { Cluster } from "../model/cluster.ts";
+import type { ProxyConfig } from "../model/config.ts";
+import { localAddresses } from "../source/host.ts";
+
+/** How often is looked whether there is anything to look at. */
+const TICK_MS = 1000;
+/** The longest time that a namespace's new addresses are not known. */
+const RESCAN_MS = 30_000;
+
+export interface SurroundingsOptions {
+  cluster: Cluster;
+  config: ProxyConfig;
+  cgroup: string;
+  clients: Clients;
+  /** How often programs have met a client that they had to know and did not. */
+  unknownClients: () => bigint;
+  /** Called after addresses changed in a way that may change rows. */
+  onChange: () => void;
+  log: Logger;
+}
+
+export class Surroundings {
+  readonly #options: SurroundingsOptions;
+  #timer: NodeJS.Timeout | undefined;
+  #scannedAt = 0;
+  #unknown = 0n;
+  /** What could not be done, as told already. */
+  readonly #told = new Set<string>();
+
+  constructor(options: SurroundingsOptions) {
+    this.#options = options;
+  }
+
+  /** Looks at everything now, so that the first rows are made of it. */
+  look(): void {
+    const { cluster } = this.#options;
+    if (this.#needsAddresses) cluster.setLocalAddresses(localAddresses());
+    this.#scan();
+  }
+
+  /** Looks again from time to time. */
+  start(): void {
+    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  /** The addresses of the Node object suffice for "primary". */
+  get #needsAddresses(): boolean {
+    return this.#options.config.nodePortAddresses !== "primary";
+  }
+
+  #tick(): void {
+    const { cluster, onChange, unknownClients } = this.#options;
+    if (this.#needsAddresses) {
+      cluster.setLocalAddresses(localAddresses());
+      if (cluster.isDirty) onChange();
+    }
+    const unknown = unknownClients();
+    const isLate = performance.now() - this.#scannedAt >= RESCAN_MS;
+    if (unknown !== this.#unknown || isLate) this.#scan();
+    this.#unknown = unknown;
+  }
+
+  /** Finds out who asks from where, for source ranges (§8) and the short-circuit of pods (§6.3). */
+  #scan(): void {
+    const { cgroup, clients } = this.#options;
+    this.#scannedAt = performance.now();
+    try {
+      const found = findClients(
+        { cgroup, onHidden: (why) => this.#tell(`processes that may not be looked at (${why})`) },
+        { isInside: (address) => this.#isPod(address) },
+      );
+      for (const { key, message } of clients.replace(found.clients.map(rowOf)))
+        this.#tell(`${key}: ${message}`);
+    } catch (error) {
+      this.#tell((error as Error).message);
+    }
+  }
+
+  /** Where pods are told by their devices, every other namespace of the cgroup is a pod's. */
+  #isPod(source: string): boolean {
+    const { cluster, config } = this.#options;
+    if (config.detectLocalMode === "BridgeInterface") return true;
+    if (config.detectLocalMode === "InterfaceNamePrefix") return true;
+    return cluster.detector.isPod({ source });
+  }
+
+  #tell(what: string): void {
+    if (this.#told.has(what)) return;
+    this.#told.add(what);
+    this.#options.log.warn(
+      `Not every client on this node is known, and VIPs with source ranges are left to the network for them: ${what}`,
+    );
+  }
+}
+
+/** Whether clients that are not known yet count as pods: not where nothing tells pods (§6.4). */
+export function arePodsInside({ detectLocalMode, clusterCIDRs }: ProxyConfig): boolean {
+  return detectLocalMode !== "ClusterCIDR" || clusterCIDRs.length > 0;
+}
+
+function rowOf({ cookie, ipv4, ipv6, inside }: ClientRow & { [key: string]: unknown }): ClientRow {
+  return {
+    cookie,
+    inside,
+    ...(ipv4 === undefined ? {} : { ipv4 }),
+    ...(ipv6 === undefined ? {} : { ipv6 }),
+  };
+}
