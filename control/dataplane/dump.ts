@@ -6,23 +6,36 @@ import {
   emptyAction,
   frontend,
   frontendKey,
+  frontendKind,
+  guard,
   service,
   serviceName,
+  sourceKey,
   table,
 } from "../../bindings/layout.ts";
 import { formatAddress } from "../model/address.ts";
 import {
+  type AddressRow,
   type BackendState,
   compareServices,
   type FrontendKind,
   type ServiceType,
+  type SourceRow,
 } from "../model/rows.ts";
 import { bucketEntries } from "./buckets.ts";
 import { checkLayout, Meta, type OpenMaps, openPinned } from "./kernel.ts";
-import { decodeTable } from "./maps.ts";
+import { decodeSource, decodeTable } from "./maps.ts";
 import type { Pins } from "./pins.ts";
+import { readRanges } from "./ranges.ts";
 import { decodeText } from "./restore.ts";
-import { KIND_WORDS, PROTOCOL_WORDS, STATE_WORDS, TYPE_WORDS } from "./words.ts";
+import {
+  ACTION_WORDS,
+  KIND_WORDS,
+  PROTOCOL_WORDS,
+  REASON_WORDS,
+  STATE_WORDS,
+  TYPE_WORDS,
+} from "./words.ts";
 
 export type TableName = "internal" | "inside" | "outside";
 
@@ -37,6 +50,8 @@ export interface DumpedService {
   type: ServiceType;
   /** ClientIP affinity's timeout in seconds, 0 for none. */
   affinitySeconds: number;
+  /** What the load balancer frontends accept; absent if they are open to all. */
+  sources?: SourceRow;
   frontends: { kind: FrontendKind; address: string; port: number }[];
   endpoints: DumpedEndpoint[];
   /** Slots of each table, and what a new connection to it gets if there are none. */
@@ -62,6 +77,12 @@ export interface DumpedEndpoint {
 export interface Dump {
   node: string;
   services: DumpedService[];
+  /** What becomes of other ports of addresses; of a restricted dump, of its Services' addresses. */
+  addresses: AddressRow[];
+  /** In which addresses that nobody has are dropped. */
+  serviceRanges: string[];
+  /** How often each reason came about on this node, by its word. */
+  reasons: Record<string, number>;
 }
 
 /** Restricts a dump; absent means any. */
@@ -85,6 +106,7 @@ export class DumpReader {
   readonly #services: DataView;
   readonly #backends: DataView;
   readonly #buckets: Uint8Array;
+  readonly #ranges: Uint8Array;
 
   private constructor(maps: OpenMaps, meta: Meta) {
     this.#maps = maps;
@@ -92,6 +114,7 @@ export class DumpReader {
     this.#services = viewOf(maps.svc_services.mmap({ readOnly: true }));
     this.#backends = viewOf(maps.svc_backends.mmap({ readOnly: true }));
     this.#buckets = maps.svc_frontends.mmap({ readOnly: true });
+    this.#ranges = maps.svc_ranges.mmap({ readOnly: true });
   }
 
   /** Opens a folder's maps, or returns undefined if none are pinned. Throws LayoutError. */
@@ -113,14 +136,16 @@ export class DumpReader {
   async read(filter: DumpFilter = {}): Promise<Dump> {
     for (let attempt = 1; ; attempt++) {
       const before = this.#meta.sequence;
-      const services = this.#readServices(filter);
+      const rest = this.#readServices(filter);
+      const serviceRanges = [...readRanges(this.#ranges).values()].sort(compare);
       const isWhole = before === this.#meta.sequence && (before & 1n) === 0n;
-      if (isWhole || attempt === ATTEMPTS) return { node: this.#meta.node, services };
+      if (isWhole || attempt === ATTEMPTS)
+        return { node: this.#meta.node, ...rest, serviceRanges, reasons: this.#readReasons() };
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
   }
 
-  #readServices(filter: DumpFilter): DumpedService[] {
+  #readServices(filter: DumpFilter): Pick<Dump, "services" | "addresses"> {
     const services = new Map<number, DumpedService>();
     for (const { keys, values, count } of this.#maps.svc_names.entries()) {
       const [keyView, valueView] = [viewOf(keys), viewOf(values)];
@@ -130,14 +155,22 @@ export class DumpReader {
         if (matches(dumped, filter)) services.set(id, dumped);
       }
     }
-    this.#readFrontends(services);
+    const addresses = this.#readFrontends(services);
+    this.#readSources(services);
     this.#readBackends(services);
     const sorted = [...services.values()].sort(compareServices);
     for (const { frontends, endpoints } of sorted) {
       frontends.sort(byKindAndAddress);
       endpoints.sort(byAddress);
     }
-    return sorted;
+    const shown = new Set(sorted.flatMap((each) => each.frontends.map(({ address }) => address)));
+    const isRestricted = filter.namespace !== undefined || filter.name !== undefined;
+    return {
+      services: sorted,
+      addresses: addresses
+        .filter(({ address }) => !isRestricted || shown.has(address))
+        .sort((a, b) => compare(a.address, b.address)),
+    };
   }
 
   #readService(id: number, names: DataView, at: number): DumpedService {
@@ -155,6 +188,9 @@ export class DumpReader {
       family: name.family === 6 ? 6 : 4,
       type: TYPE_WORDS.get(name.type) ?? "ClusterIP",
       affinitySeconds: row.affinitySeconds,
+      ...(row.guard === guard.GUARD_OPEN
+        ? {}
+        : { sources: { ranges: [], nodeAllowed: row.guard === guard.GUARD_NODE } }),
       frontends: [],
       endpoints: [],
       tables: { internal: words[0]!, inside: words[1]!, outside: words[2]! },
@@ -170,19 +206,52 @@ export class DumpReader {
     yield* this.#maps.svc_overflow.entries();
   }
 
-  #readFrontends(services: Map<number, DumpedService>): void {
+  /** Gives each service its frontends, and returns the wildcards. */
+  #readFrontends(services: Map<number, DumpedService>): AddressRow[] {
+    const addresses: AddressRow[] = [];
     for (const { keys, values, count } of this.#frontends()) {
       const [keyView, valueView] = [viewOf(keys), viewOf(values)];
       for (let index = 0; index < count; index++) {
         const key = keys.subarray(index * frontendKey.bytes, (index + 1) * frontendKey.bytes);
         const value = frontend.read(valueView, index * frontend.bytes);
-        services.get(value.service)?.frontends.push({
-          kind: KIND_WORDS.get(value.kind) ?? "clusterIP",
-          address: formatAddress(key.subarray(0, 16)),
-          port: keyView.getUint16(index * frontendKey.bytes + frontendKey.offset.port),
-        });
+        const address = formatAddress(key.subarray(0, 16));
+        if (value.kind >= frontendKind.FRONTEND_REFUSE)
+          addresses.push({ address, action: ACTION_WORDS.get(value.kind) ?? "leave" });
+        else
+          services.get(value.service)?.frontends.push({
+            kind: KIND_WORDS.get(value.kind) ?? "clusterIP",
+            address,
+            port: keyView.getUint16(index * frontendKey.bytes + frontendKey.offset.port),
+          });
       }
     }
+    return addresses;
+  }
+
+  #readSources(services: Map<number, DumpedService>): void {
+    const found = new Map<number, string[]>();
+    for (const { keys, count } of this.#maps.svc_sources.entries())
+      for (let index = 0; index < count; index++) {
+        const at = index * sourceKey.bytes;
+        const { service, range } = decodeSource(keys.subarray(at, at + sourceKey.bytes));
+        const ranges = found.get(service);
+        if (ranges) ranges.push(range);
+        else found.set(service, [range]);
+      }
+    for (const [id, ranges] of found) {
+      const owner = services.get(id);
+      if (owner?.sources) owner.sources = { ...owner.sources, ranges: ranges.sort(compare) };
+    }
+  }
+
+  #readReasons(): Record<string, number> {
+    const counts: Record<string, number> = {};
+    for (const [word, index] of REASON_WORDS) {
+      const value = this.#maps.svc_reasons.get(new Uint8Array(Uint32Array.of(index).buffer))!;
+      const perCpu = new BigUint64Array(value.buffer, value.byteOffset, value.length / 8);
+      counts[word] = Number(perCpu.reduce((sum, count) => sum + count, 0n));
+    }
+    return counts;
   }
 
   #readBackends(services: Map<number, DumpedService>): void {

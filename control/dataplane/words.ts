@@ -1,6 +1,6 @@
 // The words of the model and the numbers of the kernel for the same things, in both directions.
 // What they mean is the model's business.
-import { backendState, frontendKind, guard, serviceType } from "../../bindings/layout.ts";
+import { backendState, frontendKind, guard, reason, serviceType } from "../../bindings/layout.ts";
 import {
   type AddressRow,
   type BackendState,
@@ -41,6 +41,13 @@ export function guardOf(sources: SourceRow | undefined): number {
 
 export const STATE_WORDS: ReadonlyMap<number, BackendState> = inverse(BACKEND_STATES);
 export const KIND_WORDS: ReadonlyMap<number, FrontendKind> = inverse(FRONTEND_KINDS);
+/** The words for reasons: the counter's name here, in metrics and in traces. */
+export const REASON_WORDS: ReadonlyMap<string, number> = new Map(
+  Object.entries(reason)
+    .filter(([name]) => name !== "REASON_COUNT")
+    .map(([name, index]) => [name.replace("REASON_", "").toLowerCase(), index]),
+);
+
 export const ACTION_WORDS: ReadonlyMap<number, AddressRow["action"]> = inverse(ADDRESS_ACTIONS);
 export const TYPE_WORDS: ReadonlyMap<number, ServiceType> = inverse(SERVICE_TYPES);
 export const PROTOCOL_WORDS: ReadonlyMap<number, Protocol> = inverse(PROTOCOLS);
