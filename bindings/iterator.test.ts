@@ -38,7 +38,7 @@ test("an iterator sees the sockets of the namespace that it is run in", async (t
   t.throws(() => iterator.run(), { message: 'Iterator "count" is closed' });
 });
 
-test("what is inside a namespace is seen there alone, and the way back is always found", async (t) => {
+test("a namespace is seen from inside alone, and the way back is always found", async (t) => {
   if (!hasRoot(t)) return;
   const own = readlinkSync("/proc/thread-self/ns/net");
   const cookie = netnsCookie();

@@ -11,7 +11,7 @@ import { eachNamespace, findClients } from "./namespaces.ts";
 
 const isInside = (address: string) => address.startsWith("10.9.") || address.startsWith("fd00:9:");
 
-test("each network namespace below the cgroup is found once, whatever processes it has", async (t) => {
+test("each network namespace below the cgroup is found once, however many processes", async (t) => {
   if (!hasRoot(t)) return;
   const { cgroup, below } = folders(t);
   const one = await start(t, { cgroup, processes: 3 });
