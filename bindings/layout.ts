@@ -682,6 +682,7 @@ export const table = {
   TABLE_INSIDE: 1,
   TABLE_OUTSIDE: 2,
   TABLE_COUNT: 3,
+  TABLE_NONE: 7,
 } as const;
 
 export const maps = {
@@ -800,4 +801,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x30d17b5383d5482an;
+export const layoutHash = 0x81347723f1a09eb3n;

@@ -66,6 +66,7 @@ export interface Libbpf {
   linkCreate(...options: [number, number, number, null]): number;
   linkUpdate(fd: number, programFd: number, options: null): number;
   linkDetach(fd: number): number;
+  iteratorCreate(linkFd: number): number;
   possibleCpus(): number;
 }
 
@@ -82,6 +83,7 @@ export interface Libc {
   flock(fd: number, operation: number): number;
   socket(family: number, type: number, protocol: number): number;
   getsockopt(...options: [number, number, number, Uint8Array, Uint32Array]): number;
+  setns(fd: number, kind: number): number;
   mount(...options: [string, string, string, number, null]): number;
   unmount(path: string, flags: number): number;
   /** syscall(2) on a thread of its own; errno is not to be had. */
@@ -134,6 +136,7 @@ const LIBBPF: { readonly [name in keyof Libbpf]: string } = {
   linkCreate: "int bpf_link_create(int, int, int, const void *)",
   linkUpdate: "int bpf_link_update(int, int, const void *)",
   linkDetach: "int bpf_link_detach(int)",
+  iteratorCreate: "int bpf_iter_create(int)",
   possibleCpus: "int libbpf_num_possible_cpus(void)",
 };
 
@@ -147,6 +150,7 @@ const LIBC: { readonly [name in keyof Libc]: string } = {
   flock: "int flock(int, int)",
   socket: "int socket(int, int, int)",
   getsockopt: "int getsockopt(int, int, int, void *, void *)",
+  setns: "int setns(int, int)",
   mount: "int mount(const char *, const char *, const char *, unsigned long, const void *)",
   unmount: "int umount2(const char *, int)",
   syscallAsync: "long syscall(long, long, long, long)",

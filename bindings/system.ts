@@ -2,12 +2,13 @@
 // It knows no map and no program.
 import { closeSync, constants, openSync, readFileSync, statfsSync, statSync } from "node:fs";
 import { arch } from "node:process";
-import { BpfError } from "./errors.ts";
+import { BpfError, errnoName } from "./errors.ts";
 import { lastErrno, loadLibbpf, loadLibc } from "./libbpf.ts";
 
 const CGROUP2_MAGIC = 0x63677270n;
 const BPFFS_MAGIC = 0xcafe4a11n;
 const LOCK_EXCLUSIVE_NOW = 2 | 4;
+const EPERM = 1;
 const EAGAIN = 11;
 const MEMBARRIER_CMD_GLOBAL = 1;
 const MEMBARRIER: Readonly<Record<string, number>> = { x64: 324, arm64: 283 };
@@ -15,6 +16,7 @@ const AF_INET = 2;
 const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
 const SOL_SOCKET = 1;
 const SO_NETNS_COOKIE = 71;
+const CLONE_NEWNET = 0x40000000;
 
 /** A held lock; it also ends with the process. */
 export interface FolderLock {
@@ -100,6 +102,37 @@ function onlineCpus(): number {
     const [first, last] = range.split("-").map(Number);
     return count + (last ?? first!) - first! + 1;
   }, 0);
+}
+
+/**
+ * Runs a function in the network namespace that an open file such as /proc/1/ns/net is of, and
+ * comes back whatever becomes of it. The function must be synchronous and start nothing that goes
+ * on: threads born meanwhile would stay there. Throws BpfError where the namespace may not be
+ * entered; a process that cannot come back ends at once.
+ */
+export function insideNetns<T>(fd: number, action: () => T): T {
+  const { setns } = loadLibc();
+  const operation = "enter";
+  const subject = "the network namespace";
+  const own = openSync("/proc/thread-self/ns/net", constants.O_RDONLY);
+  try {
+    if (setns(fd, CLONE_NEWNET) !== 0) {
+      const code = lastErrno();
+      const reason = code === EPERM ? "run as root, or with CAP_SYS_ADMIN" : undefined;
+      throw new BpfError({ operation, subject, code, reason });
+    }
+    try {
+      return action();
+    } finally {
+      if (setns(own, CLONE_NEWNET) !== 0) {
+        // Whatever this process did next, it would do in the wrong place.
+        console.error(`Cannot return to the own network namespace: ${errnoName(lastErrno())}`);
+        process.abort();
+      }
+    }
+  } finally {
+    closeSync(own);
+  }
 }
 
 /** The number that sockets of this network namespace show to BPF programs. Throws BpfError. */

@@ -7,6 +7,7 @@
 #ifndef BPFSVC_BALANCE_H
 #define BPFSVC_BALANCE_H
 
+#include <bpf/bpf_endian.h>
 #include "maps.h"
 
 #define BALANCE_ATTEMPTS 4
@@ -91,6 +92,14 @@ static __always_inline __u32 frontend_hash(const struct frontend_key *key)
 	const __u32 *last = (const __u32 *)&key->port;
 
 	return sum_mix(address_sum(&key->address) + *last * 0x165667b1);
+}
+
+static __always_inline void address_from_ipv4(struct address *address, __be32 ipv4)
+{
+	address->word[0] = 0;
+	address->word[1] = 0;
+	address->word[2] = bpf_htonl(0xffff);
+	address->word[3] = ipv4;
 }
 
 /*

@@ -59,6 +59,7 @@ enum table {
 	TABLE_INSIDE = 1,   /* to an external frontend, from a pod or the node */
 	TABLE_OUTSIDE = 2,  /* to an external frontend, from elsewhere */
 	TABLE_COUNT = 3,
+	TABLE_NONE = 7, /* of a UDP endpoint that serves, but only sockets that have it (§14.2) */
 } __attribute__((packed));
 
 /* What an empty table does to a new connection (semantics §7). */
@@ -161,7 +162,7 @@ struct backend {
 	struct address address;
 	__be16 port;
 	enum backend_state state;
-	__u8 listed;	  /* bit 1 << enum table for each table that holds it */
+	__u8 listed;	  /* bit 1 << enum table for each table that holds it, or for TABLE_NONE */
 	__u32 generation; /* counts the uses of this id; part of every stored reference */
 	__u32 service;
 	__u32 reserved;

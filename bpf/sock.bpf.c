@@ -6,7 +6,6 @@
  */
 #include <linux/errno.h>
 #include <linux/in.h>
-#include <bpf/bpf_endian.h>
 #include "maps.h"
 #include "balance.h"
 #include "socket.h"
@@ -27,14 +26,6 @@ const volatile enum limit limit_for_btf = 0;
 const volatile enum table table_for_btf = 0;
 const volatile enum empty_action empty_action_for_btf = 0;
 const volatile enum reason reason_for_btf = 0;
-
-static __always_inline void address_from_ipv4(struct address *address, __be32 ipv4)
-{
-	address->word[0] = 0;
-	address->word[1] = 0;
-	address->word[2] = bpf_htonl(0xffff);
-	address->word[3] = ipv4;
-}
 
 static __always_inline void peer_get(const struct bpf_sock_addr *ctx, bool ipv6,
 				     struct address *address)
@@ -213,11 +204,12 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 /* The way back: an endpoint's address becomes the Service address that this socket asked. */
 static __always_inline int translate_back(struct bpf_sock_addr *ctx, bool ipv6)
 {
+	__u64 cookie = bpf_get_socket_cookie(ctx);
 	struct address sender;
 	struct reply reply = {};
 
 	peer_get(ctx, ipv6, &sender);
-	if (socket_reply(ctx, &sender, ctx->user_port, &reply))
+	if (socket_reply(ctx->sk, cookie, &sender, ctx->user_port, &reply))
 		peer_set(ctx, ipv6, &reply.address, reply.port);
 	return 1;
 }

@@ -9,9 +9,10 @@
 
 #include "balance.h"
 
-/* Whom a reply seems to come from, and when this socket last asked there. */
+/* Whom a reply seems to come from, who really sent it, and when this socket last asked there. */
 struct reply {
 	struct address address;
+	__u64 reference;
 	__u32 used;
 	__be16 port;
 };
@@ -134,6 +135,7 @@ static __always_inline bool records_reply(const struct record *record, __u32 cou
 	reply->address = record[best].frontend_address;
 	reply->port = record[best].frontend_port;
 	reply->used = record[best].used;
+	reply->reference = record[best].reference;
 	return true;
 }
 
@@ -185,6 +187,7 @@ static __always_inline bool place_reply(const struct socket_set *set, __u64 cook
 			continue;
 		reply->address = set->record[place].frontend_address;
 		reply->port = set->record[place].frontend_port;
+		reply->reference = set->record[place].reference;
 		if (READ_ONCE(set->cookie[place]) == cookie)
 			return true;
 	}
@@ -318,10 +321,10 @@ static __noinline void socket_remember(struct bpf_sock_addr *ctx, const struct f
 }
 
 /* The Service address that an endpoint answers for on this socket. False: it is no Service's. */
-static __always_inline bool socket_reply(struct bpf_sock_addr *ctx, const struct address *address,
-					 __be16 port, struct reply *reply)
+static __always_inline bool socket_reply(struct bpf_sock *sk, __u64 cookie,
+					 const struct address *address, __be16 port,
+					 struct reply *reply)
 {
-	__u64 cookie = bpf_get_socket_cookie(ctx);
 	struct socket_set *set = socket_set_lookup(cookie);
 	struct socket_records_more *more;
 	struct socket_records *few;
@@ -330,7 +333,7 @@ static __always_inline bool socket_reply(struct bpf_sock_addr *ctx, const struct
 
 	if (set && place_reply(set, cookie, address, port, reply))
 		return true;
-	few = bpf_sk_storage_get(&svc_sockets, ctx->sk, NULL, 0);
+	few = bpf_sk_storage_get(&svc_sockets, sk, NULL, 0);
 	if (!few)
 		return false;
 	bpf_spin_lock(&few->lock);
@@ -339,7 +342,7 @@ static __always_inline bool socket_reply(struct bpf_sock_addr *ctx, const struct
 	bpf_spin_unlock(&few->lock);
 	if (few->count < SOCKET_RECORDS)
 		return found;
-	more = bpf_sk_storage_get(&svc_socket_more, ctx->sk, NULL, 0);
+	more = bpf_sk_storage_get(&svc_socket_more, sk, NULL, 0);
 	if (!more)
 		return found;
 	bpf_spin_lock(&more->lock);
@@ -358,9 +361,10 @@ static __always_inline bool socket_reply(struct bpf_sock_addr *ctx, const struct
 static __noinline void socket_direct(struct bpf_sock_addr *ctx, const struct frontend_key *key)
 {
 	struct choice choice = { .address = key->address, .port = key->port };
+	__u64 cookie = bpf_get_socket_cookie(ctx);
 	struct reply reply = {};
 
-	if (!socket_reply(ctx, &key->address, key->port, &reply))
+	if (!socket_reply(ctx->sk, cookie, &key->address, key->port, &reply))
 		return;
 	if (address_difference(&reply.address, &key->address) | (reply.port ^ key->port))
 		socket_remember(ctx, key, &choice);

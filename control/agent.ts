@@ -17,6 +17,8 @@ export interface AgentOptions {
   log: Logger;
   /** Called once, after everything of the first full list is in the maps. */
   onFirstSync: () => void;
+  /** Called after a flush that took endpoints of UDP away. */
+  onUdpDeparture: () => void;
   /** An error that the agent cannot go on after. */
   onFatal: (error: unknown) => void;
 }
@@ -87,6 +89,7 @@ export class Agent implements Sink {
     dataplane.setServiceRanges(serviceRanges);
     if (isFirst) dataplane.removeOthers();
     this.#report(dataplane.flush());
+    if (dataplane.takeUdpDeparture()) this.#options.onUdpDeparture();
     log.debug(`Synced ${changed.length} changed and ${removed.length} removed service ports`);
     this.#scheduleRetry();
     void this.#release();

@@ -16,6 +16,7 @@ import { Cluster } from "../model/cluster.ts";
 import { cgroup2Root, defaultNodeName, defaultRouteAddresses } from "../source/host.ts";
 import { ManifestSource } from "../source/manifests.ts";
 import { Serving } from "./serving.ts";
+import { StaleSockets } from "./stale.ts";
 
 export interface RunOptions {
   manifests: string;
@@ -55,6 +56,7 @@ export async function run(options: RunOptions): Promise<void> {
   const dataplane = new Dataplane(new Maps(kernel.storage));
   const source = new ManifestSource(options.manifests);
   const serving = new Serving({ kernel, cgroup, rodata, log });
+  const stale = new StaleSockets({ maps: kernel.maps, cgroup, log });
   const ended = newEnd();
   const agent = new Agent({
     cluster,
@@ -64,8 +66,10 @@ export async function run(options: RunOptions): Promise<void> {
       warnOfMissingNode(cluster, nodeName, log);
       if (kernel.meta.node !== nodeName) kernel.meta.node = nodeName;
       serving.start();
+      stale.start();
       log.info(`serving ${dataplane.size} service ports of node "${nodeName}"`);
     },
+    onUdpDeparture: () => stale.trigger(),
     onFatal: (error) => ended.reject(error),
   });
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => ended.resolve());
@@ -76,6 +80,7 @@ export async function run(options: RunOptions): Promise<void> {
   } finally {
     agent.stop();
     serving.stop();
+    stale.stop();
     await source.close();
     lock.release();
   }

@@ -23,7 +23,7 @@ export interface ServiceView {
 export interface EndpointView {
   address: string;
   port: number;
-  state: BackendState;
+  state: BackendState | "serving";
   /** The tables that list it: internal, inside, outside. */
   tables: readonly string[];
   id: number;

@@ -174,6 +174,59 @@ test("a restart with the same rows writes nothing and keeps every id", async (t)
   t.false(second.isPending);
 });
 
+/** A UDP row with endpoints in all tables, and some that only serve. */
+function makeUdpRow(options: { endpoints: readonly number[]; serving: readonly number[] }) {
+  const { endpoints, serving } = options;
+  const row = makeRow({ name: "dns", frontends: [1], endpoints: [...endpoints, ...serving] });
+  const members = endpoints.map((_, index) => index);
+  const table = { ...row.internal, members };
+  const tables = { internal: table, inside: table, outside: table };
+  return { ...row, ...tables, key: "test/dns:/UDP/4", protocol: "UDP" } as const;
+}
+
+test("an endpoint that only serves keeps its id and is no table's, until it is gone", async (t) => {
+  const storage = memoryStorage();
+  const maps = checkedMaps(storage);
+  let dataplane = new Dataplane(maps);
+  const write = (row: ServiceRow) => {
+    dataplane.replace([row]);
+    t.deepEqual(dataplane.flush(), []);
+    return dataplane.takeUdpDeparture();
+  };
+  const listings = () =>
+    [...maps.usedBackends()]
+      .map((id) => maps.readBackend(id))
+      .map(({ address, generation, listed }) => [address[15], generation, listed]);
+  t.false(write(makeUdpRow({ endpoints: [5, 6], serving: [] })));
+  t.false(write(makeUdpRow({ endpoints: [6], serving: [5, 7] })), "it serves those it has");
+  const serving = [
+    [5, 1, 1 << 7],
+    [6, 1, 7],
+  ];
+  t.deepEqual(listings(), serving, "one that was never listed has no sockets to keep");
+  dataplane = new Dataplane(maps);
+  t.false(write(makeUdpRow({ endpoints: [6], serving: [5] })), "nor does a restart part from it");
+  t.deepEqual(listings(), serving);
+  t.false(write(makeUdpRow({ endpoints: [5, 6], serving: [] })), "it is ready again");
+  t.true(write(makeUdpRow({ endpoints: [6], serving: [] })));
+  t.false(dataplane.takeUdpDeparture(), "a departure is told once");
+  await dataplane.release();
+  t.deepEqual(listings(), [[6, 1, 7]]);
+});
+
+test("departures are told for UDP alone, those of a deleted Service included", (t) => {
+  const dataplane = new Dataplane(new Maps(memoryStorage()));
+  dataplane.replace([makeUdpRow({ endpoints: [5], serving: [] })]);
+  dataplane.replace([makeRow({ name: "web", frontends: [2], endpoints: [6] })]);
+  dataplane.flush();
+  dataplane.remove(["test/web:/TCP/4"]);
+  dataplane.flush();
+  t.false(dataplane.takeUdpDeparture());
+  dataplane.remove(["test/dns:/UDP/4"]);
+  dataplane.flush();
+  t.true(dataplane.takeUdpDeparture());
+});
+
 test("a restart removes what is no longer wanted", (t) => {
   const storage = memoryStorage();
   const first = new Dataplane(new Maps(storage));

@@ -8,7 +8,7 @@ import { Addresses, addressOf, isWildcard } from "./addresses.ts";
 import { CapacityError, type RowError } from "./errors.ts";
 import type { Extent } from "./extents.ts";
 import { Extents } from "./extents.ts";
-import { extentsOf, type Held } from "./held.ts";
+import { extentsOf, type Held, protocolOf } from "./held.ts";
 import { Ids } from "./ids.ts";
 import { decodeSource, type Maps, SOURCE_VALUE } from "./maps.ts";
 import { isSettled, type Plan, type Pools, planService } from "./plan.ts";
@@ -40,6 +40,7 @@ export class Dataplane {
   #closing: Held[];
   #quarantine = EMPTY();
   #releasing = false;
+  #hasUdpDeparture = false;
 
   /** Takes over what the maps hold. */
   constructor(maps: Maps) {
@@ -86,6 +87,13 @@ export class Dataplane {
   /** True while ids wait for a grace period. */
   get hasQuarantine(): boolean {
     return Object.values(this.#quarantine).some((waiting) => waiting.length > 0);
+  }
+
+  /** Whether an endpoint of UDP has left since the last call: sockets may be connected to it. */
+  takeUdpDeparture(): boolean {
+    const taken = this.#hasUdpDeparture;
+    this.#hasUdpDeparture = false;
+    return taken;
   }
 
   /** Wants these rows, in place of earlier ones of the same key. Nothing is written yet. */
@@ -327,6 +335,7 @@ export class Dataplane {
     held.backends.delete(name);
     this.#writeListed(id, { ...this.#maps.readBackend(id), listed: 0 });
     this.#quarantine.backends.push({ id, service: held.id });
+    if (protocolOf(held.key) === "UDP") this.#hasUdpDeparture = true;
   }
 
   #close(held: Held): void {

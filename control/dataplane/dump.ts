@@ -66,7 +66,8 @@ export interface DumpedService {
 export interface DumpedEndpoint {
   address: string;
   port: number;
-  state: BackendState;
+  /** "serving": in no table any more, but UDP sockets that got it before keep it (§14.2). */
+  state: BackendState | "serving";
   connections: number;
   /** The tables that list it. */
   tables: TableName[];
@@ -265,12 +266,13 @@ export class DumpReader {
       const row = backend.read(this.#backends, at);
       owner.connections += Number(row.connections);
       if (row.listed === 0) continue;
+      const tables = TABLES.filter(([, bit]) => row.listed & (1 << bit)).map(([name]) => name);
       owner.endpoints.push({
         address: formatAddress(row.address),
         port: row.port,
-        state: STATE_WORDS.get(row.state) ?? "ready",
+        state: tables.length === 0 ? "serving" : (STATE_WORDS.get(row.state) ?? "ready"),
         connections: Number(row.connections),
-        tables: TABLES.filter(([, bit]) => row.listed & (1 << bit)).map(([name]) => name),
+        tables,
         id,
       });
     }

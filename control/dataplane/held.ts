@@ -48,3 +48,8 @@ export function serviceKey(
 ): string {
   return `${row.namespace}/${row.name}:${row.port}/${row.protocol}/${row.family}`;
 }
+
+/** The protocol in a serviceKey(). */
+export function protocolOf(key: string): string | undefined {
+  return key.split("/").at(-2);
+}

@@ -1,6 +1,6 @@
 // From a desired service row to the writes that make the maps say so. Takes ids and extents, writes
 // nothing; a row that does not fit takes nothing and is named.
-import { emptyAction } from "../../bindings/layout.ts";
+import { emptyAction, table as tableNumber } from "../../bindings/layout.ts";
 import { maglevLength, maglevTable } from "../model/maglev.ts";
 import { PROTOCOLS, type ServiceRow, type TableRow } from "../model/rows.ts";
 import { CapacityError } from "./errors.ts";
@@ -141,7 +141,10 @@ class Taken {
   }
 }
 
-/** The backends that some table lists, with the bit of each such table. */
+/**
+ * The backends that some table lists, with the bit of each such table; and those that none lists
+ * any more but that still serve.
+ */
 function planBackends(
   row: ServiceRow,
   held: Held,
@@ -153,9 +156,12 @@ function planBackends(
   });
   const planned = new Map<string, PlannedBackend>();
   row.backends.forEach((backend, index) => {
-    if (listed[index] === 0) return;
     const name = backendName(backend);
     const known = held.backends.get(name);
+    if (listed[index] === 0) {
+      if (known === undefined) return;
+      listed[index] = 1 << tableNumber.TABLE_NONE;
+    }
     const id = known ?? taken.backend();
     const generation = maps.readBackend(id).generation;
     planned.set(name, {

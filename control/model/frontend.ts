@@ -2,7 +2,14 @@
 // one ServiceRow. Knows nothing of other Services: who owns a contested frontend is claims.ts'.
 import type { Endpoint } from "./endpoint.ts";
 import type { HostAddresses, NodePortAddresses } from "./nodeaddresses.ts";
-import type { BackendRow, FrontendKind, FrontendRow, ServiceRow, TableRow } from "./rows.ts";
+import type {
+  BackendRow,
+  FrontendKind,
+  FrontendRow,
+  Protocol,
+  ServiceRow,
+  TableRow,
+} from "./rows.ts";
 import { endpointPolicy, type ServicePort, serviceRowKey } from "./service.ts";
 import { makeSources } from "./sources.ts";
 import {
@@ -44,6 +51,12 @@ export function listsFor({
   };
 }
 
+interface TableOptions {
+  backends: readonly Endpoint[];
+  lists: EndpointLists;
+  kind: TableRow["kind"];
+}
+
 const NO_TABLE: TableRow = { kind: "uniform", members: [], whenEmpty: "refuse" };
 
 /**
@@ -77,18 +90,30 @@ export function whenEmpty({ hasEndpoints }: EndpointLists): TableRow["whenEmpty"
   return hasEndpoints ? "drop" : "refuse";
 }
 
+/**
+ * The endpoints that a row has: those of its tables and, for UDP, all that serve, since a flow is
+ * stale only when its endpoint does not (§14.2).
+ */
+function findBackends(
+  endpoints: readonly Endpoint[],
+  { lists, protocol }: { lists: EndpointLists; protocol: Protocol },
+): readonly Endpoint[] {
+  if (protocol !== "UDP") return lists.reachable;
+  const reachable = new Set(lists.reachable);
+  return endpoints.filter((endpoint) => endpoint.serving || reachable.has(endpoint));
+}
+
 function makeTable(
   list: readonly Endpoint[] | undefined,
-  { lists, kind }: { lists: EndpointLists; kind: TableRow["kind"] },
+  { backends, lists, kind }: TableOptions,
 ): TableRow {
   if (list === undefined || list.length === 0) {
     return { ...NO_TABLE, whenEmpty: whenEmpty(lists) };
   }
-  const { reachable } = lists;
   const members: number[] = [];
-  // Both lists are in one order, and every endpoint of a list is reachable.
-  for (let at = 0; at < reachable.length; at++) {
-    if (reachable[at] === list[members.length]) members.push(at);
+  // Both lists are in one order, and every endpoint of a list is among the backends.
+  for (let at = 0; at < backends.length; at++) {
+    if (backends[at] === list[members.length]) members.push(at);
   }
   return { kind, members, whenEmpty: "refuse" };
 }
@@ -112,6 +137,8 @@ export function makeServiceRow(
   const policy = endpointPolicy(servicePort);
   const { internal, inside, outside } = listsFor(policy);
   const lists = categorizeEndpoints(endpoints, { node: node.topology, policy });
+  const backends = findBackends(endpoints, { lists, protocol: port.protocol });
+  const uniform = { backends, lists, kind: "uniform" } as const;
   return {
     key: serviceRowKey(servicePort),
     namespace: service.namespace,
@@ -124,9 +151,9 @@ export function makeServiceRow(
     affinitySeconds: service.affinitySeconds,
     sources: makeSources(service.sourceRanges, { family, vips, primary }),
     frontends: findFrontends(servicePort, node),
-    backends: lists.reachable.map((endpoint) => makeBackend(endpoint, node.topology)),
-    internal: makeTable(lists[internal], { lists, kind: "uniform" }),
-    inside: inside ? makeTable(lists[inside], { lists, kind: "uniform" }) : NO_TABLE,
-    outside: outside ? makeTable(lists[outside], { lists, kind: "maglev" }) : NO_TABLE,
+    backends: backends.map((endpoint) => makeBackend(endpoint, node.topology)),
+    internal: makeTable(lists[internal], uniform),
+    inside: inside ? makeTable(lists[inside], uniform) : NO_TABLE,
+    outside: outside ? makeTable(lists[outside], { ...uniform, kind: "maglev" }) : NO_TABLE,
   };
 }

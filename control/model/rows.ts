@@ -76,7 +76,8 @@ export interface ServiceRow {
   /** Distinct by address and port; order carries no meaning. A frontend another Service owns
    * (the older one, then by name) is not listed. */
   frontends: readonly FrontendRow[];
-  /** Sorted by address, then port, so that equal sets are equal rows. */
+  /** Sorted by address, then port, so that equal sets are equal rows. A UDP row also has those
+   * that serve but are in no table: sockets that got them before keep them (§14.2). */
   backends: readonly BackendRow[];
   /** To the cluster IP, from anywhere (semantics §6.1). */
   internal: TableRow;
