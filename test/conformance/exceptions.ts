@@ -39,15 +39,28 @@ export function expectedOf(packet: FlowPacket, objects: readonly ClusterObject[]
   };
 }
 
-/** A case that is not compared as it stands; the reason is logged with it. */
-export interface Exception {
-  id: string;
-  reason: string;
-}
-
-/** Cases of endpoint-selection that need a feature gate at a value it cannot have any more. */
+/** Why a case of endpoint-selection is left out: its feature gate has a value of the past. */
 export function whyNoGate(featureGates: Readonly<Record<string, boolean>>): string | undefined {
   return featureGates.PreferSameTrafficDistribution === false
     ? "the gate PreferSameTrafficDistribution is locked on since Kubernetes 1.35 (§5.9)"
     : undefined;
+}
+
+/** Why loopback addresses are left out of what nodeport-addresses lists. */
+export const NO_LOOPBACK_NODE_PORTS =
+  "no node port is served on loopback (§9.5), as in nftables mode, so what the vectors list for " +
+  "iptables mode's sake is no candidate";
+
+/** Flows that are to be forgotten in a case of udp-stale-flows, and why they differ from it. */
+export function staleFlowsOf({ id, expect }: { id: string; expect: { deleted: string[] } }): {
+  deleted: readonly string[];
+  reason?: string;
+} {
+  if (id !== "ct-08") return expect;
+  return {
+    deleted: ["f1", "f2"],
+    reason:
+      "the Service has no serving endpoint, and then bpfsvc forgets its flows, as in ct-07 " +
+      "(§14.3); this case still has what kube-proxy does",
+  };
 }

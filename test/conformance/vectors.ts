@@ -2,6 +2,7 @@
 // on the running dataplane need it. Knows no expectation of its own.
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
+import test from "ava";
 
 /** A Kubernetes object as the API server holds it. */
 export interface ClusterObject {
@@ -57,11 +58,15 @@ export interface FlowCase {
 const FOLDER =
   process.env.BPFSVC_VECTORS ?? path.resolve(import.meta.dirname, "../../../../shared/vectors");
 
-/** A whole vector file. One that is missing is left out aloud: undefined. */
+/** A whole vector file. One that is missing is left out aloud, and fails on CI: undefined. */
 export function readVectorFile<File>(file: string): File | undefined {
   const full = path.join(FOLDER, file);
   if (existsSync(full)) return JSON.parse(readFileSync(full, "utf8")) as File;
-  console.error(`Left out, the vectors of ${file}: there is none in the folder BPFSVC_VECTORS`);
+  const reason = `Left out, the vectors of ${file}: there is none in the folder BPFSVC_VECTORS`;
+  console.error(reason);
+  // A file without any test would be a failure of its own.
+  const declare = (process.env.CI ?? "") === "" ? test.skip : test;
+  declare(`the vectors of ${file} are there`, (t) => t.fail(reason));
   return undefined;
 }
 
