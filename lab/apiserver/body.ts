@@ -30,6 +30,8 @@ export class Body {
     response.on("close", () => {
       this.#isOver = true;
     });
+    // A connection that breaks is the client's affair.
+    response.on("error", () => {});
   }
 
   /** Whether nothing can reach the client any more. */
@@ -45,8 +47,10 @@ export class Body {
   /** Lets an effect happen to what is still to come, at once if it is due. */
   strike(effect: BodyEffect): void {
     this.#effect = effect;
-    this.#left = effect.kind === "slow" ? 0 : (effect.afterBytes ?? 0);
-    if (this.#isStarted || (effect.kind !== "slow" && effect.afterBytes === undefined)) this.#due();
+    if (effect.kind === "slow") return;
+    this.#left = effect.afterBytes ?? 0;
+    const isBeforeHead = effect.kind !== "garbage" && effect.afterBytes === undefined;
+    if (this.#isStarted || isBeforeHead) this.#due();
   }
 
   /** Sends the head. */

@@ -7,6 +7,9 @@ import { waitFor } from "../wait.ts";
 import { type Field, type Message, messageOf } from "./schema.ts";
 import type { ApiServer } from "./server.ts";
 
+/** Where to ask, whom to trust and what to show. */
+export type Reachable = Pick<ApiServer, "url" | "ca" | "token">;
+
 export interface AskOptions {
   accept?: string;
   /** The server's token if not given; "" for none. */
@@ -92,7 +95,7 @@ export interface WatchEvent {
 
 /** Sends a request over HTTP/1.1 on a connection of its own; resolves with the head. */
 export async function ask(
-  server: ApiServer,
+  server: Reachable,
   path: string,
   options: AskOptions = {},
 ): Promise<Answer> {
@@ -111,7 +114,12 @@ export async function ask(
   });
   request.end();
   const [message] = (await once(request, "response")) as [IncomingMessage];
-  return new Answer(message);
+  const answer = new Answer(message);
+  // A reset may be told of the request, even though its answer had begun.
+  request.on("error", (error) => {
+    answer.error ??= error;
+  });
+  return answer;
 }
 
 type Value = Record<string, unknown>;

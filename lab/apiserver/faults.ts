@@ -11,7 +11,7 @@ export interface Aim {
 
 /**
  * What happens to a connection or to a body. `afterBytes` counts bytes of the body, from now on for
- * an answer under way; if it is not given, it happens before the answer's head.
+ * an answer under way; if it is not given, it happens before the answer's head (garbage: after it).
  */
 export type BodyEffect =
   /** The connection ends (cut: by FIN, reset: by RST). */

@@ -203,8 +203,8 @@ function writeMessage(writer: Writer, message: Message, value: Fields, path: str
   for (const name in value)
     if (!message.names.has(name) && value[name] !== undefined)
       throw new Unencodable(
-        `'${path}${path && "."}${name}' is no field of '${message.name}'; correct it, or add it to ` +
-          "the schema with its number",
+        `'${path}${path && "."}${name}' is no field of '${message.name}'; correct it, or add it ` +
+          "to the schema with its number",
       );
   for (const field of message.fields)
     writeField(writer, field, value[field.name], path ? `${path}.${field.name}` : field.name);

@@ -1,7 +1,7 @@
 // Label and field selectors: their text, and whether an object's labels and fields match. Knows no
 // object and no request.
 import type { Resource } from "./resources.ts";
-import { badRequest } from "./status.ts";
+import { type ApiError, badRequest } from "./status.ts";
 
 /** Whether labels or fields, by name, match. */
 export type Matches = (values: Readonly<Record<string, string>>) => boolean;
@@ -15,7 +15,7 @@ const SET = new RegExp(`^(${KEY})\\s+(in|notin)\\s*\\(([^()]*)\\)$`);
 /** One requirement of a label selector. Names `text` as a whole if it cannot be read. */
 function parseRequirement(part: string, text: string): Matches {
   const [, not, existing] = EXISTS.exec(part) ?? [];
-  if (existing !== undefined) return (labels) => existing in labels === (not === "");
+  if (existing !== undefined) return (labels) => Object.hasOwn(labels, existing) === (not === "");
   const [, key, operator, value] = EQUALS.exec(part) ?? [];
   if (key !== undefined) {
     if (operator === "!=") return (labels) => labels[key] !== value;
@@ -24,8 +24,9 @@ function parseRequirement(part: string, text: string): Matches {
   const [, name, word, list] = SET.exec(part) ?? [];
   if (name !== undefined) {
     const values = new Set(list!.split(",").map((entry) => entry.trim()));
-    if (word === "in") return (labels) => name in labels && values.has(labels[name]!);
-    return (labels) => !(name in labels && values.has(labels[name]!));
+    const isListed = (labels: Readonly<Record<string, string>>) => values.has(labels[name] ?? "");
+    if (word === "in") return (labels) => Object.hasOwn(labels, name) && isListed(labels);
+    return (labels) => !(Object.hasOwn(labels, name) && isListed(labels));
   }
   throw badRequest(`unable to parse requirement: '${part}' in label selector '${text}'`);
 }
@@ -43,6 +44,14 @@ export function parseLabelSelector(text: string): Matches {
   return all(parts.filter((part) => part !== "").map((part) => parseRequirement(part, text)));
 }
 
+/** Resources with fields of their own have their own wording. */
+function unknownField(name: string, { selectable }: Resource): ApiError {
+  if (selectable.length > 0) return badRequest(`field label not supported: ${name}`);
+  return badRequest(
+    `"${name}" is not a known field selector: only "metadata.name", "metadata.namespace"`,
+  );
+}
+
 /**
  * A field selector: `name=value`, `==` or `!=`, joined by commas. Throws the API's 400 for what
  * cannot be read and for fields that the resource cannot be selected by.
@@ -53,7 +62,7 @@ export function parseFieldSelector(text: string, resource: Resource): Matches {
     if (part.trim() === "") return [];
     const [, name, operator, value] = /^([^=!]+)(=|==|!=)([^=]*)$/.exec(part.trim()) ?? [];
     if (name === undefined) throw badRequest(`invalid selector: '${part}'; can't understand it`);
-    if (!known.includes(name)) throw badRequest(`field label not supported: ${name}`);
+    if (!known.includes(name)) throw unknownField(name, resource);
     if (operator === "!=") return [(fields) => fields[name] !== value];
     return [(fields) => fields[name] === value];
   });

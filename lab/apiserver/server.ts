@@ -1,14 +1,11 @@
 // An API server of Kubernetes for tests, demo and bench: it speaks the real protocol over TLS for
 // the resources of resources.ts, and can be made to fail. Knows nothing of bpfsvc.
 import { once } from "node:events";
-import {
-  createSecureServer,
-  type Http2SecureServer,
-  type Http2ServerRequest,
-  type Http2ServerResponse,
-} from "node:http2";
+import type { RequestListener } from "node:http";
+import { createSecureServer, type Http2ServerRequest, type Http2ServerResponse } from "node:http2";
+import { createServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
-import type { TLSSocket } from "node:tls";
+import type { Server, TLSSocket } from "node:tls";
 import { Access } from "./access.ts";
 import { answer, answerError, type Exchange, type Serving } from "./answer.ts";
 import { Body } from "./body.ts";
@@ -20,14 +17,14 @@ import { parseTarget, type Target } from "./request.ts";
 import { Store, type StoreOptions } from "./store.ts";
 import type { Watch } from "./watch.ts";
 
-const LOGGED_REQUESTS = 10_000;
+const LOGGED_REQUESTS = 1000;
 /** As long as kube-apiserver keeps an idle connection. */
 const KEEP_ALIVE_MS = 180_000;
 const DEFAULT_USER = "system:kube-proxy";
 
 export interface ApiServerOptions extends StoreOptions {
-  /** Objects that are there from the start; a resource version that they carry stays. */
-  objects?: readonly ApiObject[];
+  /** Another server of the same cluster: objects, authority, tokens and rights are shared. */
+  peer?: ApiServer;
   /** Where to listen; 127.0.0.1 and any free port if not given. */
   address?: string;
   port?: number;
@@ -39,7 +36,7 @@ export interface ApiServerOptions extends StoreOptions {
   http2?: boolean;
   /** Whether protobuf is offered beside JSON; true if not given. */
   protobuf?: boolean;
-  /** Whether a watch may ask for initial events, as servers do since 1.34; true if not given. */
+  /** Whether a watch may ask for initial events, as recent servers do; true if not given. */
   watchList?: boolean;
   /** Seconds between bookmarks; 60 if not given. */
   bookmarkSeconds?: number;
@@ -71,45 +68,56 @@ interface Open {
 export class ApiServer {
   readonly store: Store;
   readonly faults = new Faults();
-  readonly access = new Access();
-  /** The last 10,000 requests, oldest first. */
+  readonly access: Access;
+  /** The last 1,000 requests, oldest first; `requestCount` counts all. */
   readonly requests: RequestRecord[] = [];
   /** A bearer token of the user "system:kube-proxy". */
   readonly token: string;
   readonly #options: ApiServerOptions;
   readonly #serving: Serving;
-  readonly #server: Http2SecureServer;
+  readonly #server: Server;
+  #requestCount = 0;
   readonly #sockets = new Map<string, Socket>();
   readonly #open = new Set<Open>();
   #authority: Authority;
   #url = "";
+  #port: number;
 
   constructor(options: ApiServerOptions) {
+    const { peer } = options;
     this.#options = options;
-    this.store = new Store(options);
-    for (const object of options.objects ?? []) this.store.load(object);
-    this.token = this.access.issueToken(DEFAULT_USER);
+    this.#port = options.port ?? 0;
+    this.store = peer?.store ?? new Store(options);
+    this.access = peer?.access ?? new Access();
+    this.token = peer?.token ?? this.access.issueToken(DEFAULT_USER);
     const { store, faults, access } = this;
     const { protobuf = true, watchList = true, bookmarkSeconds = 60 } = options;
     this.#serving = { store, faults, access, protobuf, watchList, bookmarkSeconds };
-    this.#authority = options.authority ?? new Authority();
+    this.#authority = peer ? peer.#authority : (options.authority ?? new Authority());
+    this.#server = this.#makeServer();
+    this.#server.on("connection", (socket: Socket) => this.#hold(socket));
+    // A client that goes away during its handshake or answer is no fault of the server's.
+    this.#server.on("tlsClientError", () => {});
+    this.#server.on("sessionError", () => {});
+    this.#server.on("clientError", (_, socket: Socket) => socket.destroy());
+  }
+
+  #makeServer(): Server {
     const { key, certificate } = this.#authority.server(this.#hosts());
-    // Node's types know keepAliveTimeout for HTTP/1 servers alone, but this one reads it too.
-    const http1 = { allowHTTP1: true, keepAliveTimeout: KEEP_ALIVE_MS };
-    this.#server = createSecureServer({
-      ...http1,
-      ...(options.http2 === false && { ALPNProtocols: ["http/1.1"] }),
+    const options = {
       key,
       cert: certificate,
       ca: this.#authority.certificate,
       requestCert: true,
       rejectUnauthorized: false,
-    });
-    this.#server.on("connection", (socket: Socket) => this.#hold(socket));
-    this.#server.on("request", (request, response) => void this.#handle(request, response));
-    // A client that goes away during its handshake or answer is no fault of the server's.
-    for (const name of ["tlsClientError", "sessionError", "clientError"])
-      this.#server.on(name, () => {});
+      keepAliveTimeout: KEEP_ALIVE_MS,
+    };
+    const handle = (request: Http2ServerRequest, response: Http2ServerResponse) =>
+      void this.#handle(request, response);
+    if (this.#options.http2 ?? true)
+      return createSecureServer({ ...options, allowHTTP1: true }, handle);
+    // What is used of requests and responses here is the same in both versions.
+    return createServer(options, handle as unknown as RequestListener);
   }
 
   #hosts(): string[] {
@@ -117,13 +125,18 @@ export class ApiServer {
     return [...new Set(["localhost", "kubernetes.default.svc", "127.0.0.1", address, ...hosts])];
   }
 
+  /** Begins to answer; after `close` again, with the same objects at the same address. */
   async listen(): Promise<void> {
-    const { address = "127.0.0.1", port = 0 } = this.#options;
-    this.#server.listen(port, address);
+    const { address = "127.0.0.1" } = this.#options;
+    this.#server.listen(this.#port, address);
     await once(this.#server, "listening");
-    const bound = this.#server.address() as AddressInfo;
+    this.#port = (this.#server.address() as AddressInfo).port;
     const host = address.includes(":") ? `[${address}]` : address;
-    this.#url = `https://${host}:${bound.port}`;
+    this.#url = `https://${host}:${this.#port}`;
+  }
+
+  get requestCount(): number {
+    return this.#requestCount;
   }
 
   /** "https://address:port". */
@@ -197,6 +210,7 @@ export class ApiServer {
 
   /** Ends all connections and frees the port. */
   async close(): Promise<void> {
+    if (!this.#server.listening) return;
     const closed = once(this.#server, "close");
     this.#server.close();
     for (const socket of this.#sockets.values()) socket.destroy();
@@ -206,8 +220,12 @@ export class ApiServer {
   #hold(socket: Socket): void {
     const key = `${socket.remoteAddress} ${socket.remotePort}`;
     this.#sockets.set(key, socket);
+    // Node leaves this out where HTTP/1 is spoken by a server of HTTP/2: events would wait 40 ms.
+    socket.setNoDelay(true);
     socket.on("error", () => {});
-    socket.on("close", () => this.#sockets.delete(key));
+    socket.on("close", () => {
+      if (this.#sockets.get(key) === socket) this.#sockets.delete(key);
+    });
   }
 
   #record(request: Http2ServerRequest, url: URL): RequestRecord {
@@ -222,6 +240,7 @@ export class ApiServer {
       user: "",
       status: 0,
     };
+    this.#requestCount++;
     this.requests.push(record);
     if (this.requests.length > LOGGED_REQUESTS) this.requests.shift();
     return record;
@@ -238,6 +257,7 @@ export class ApiServer {
     const open: Open = { target, body, watch: undefined };
     const ended = new AbortController();
     this.#open.add(open);
+    request.on("error", () => {});
     response.on("close", () => {
       this.#open.delete(open);
       ended.abort();

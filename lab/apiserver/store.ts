@@ -1,6 +1,7 @@
 // What the API server of the lab holds: objects, one counter of resource versions, and the history
 // of changes back to the last compaction. Knows no encoding, no request.
 import { randomUUID } from "node:crypto";
+import { fillDefaults } from "./defaults.ts";
 import { type ApiObject, type Identity, type ObjectMeta, resourceOf, Version } from "./objects.ts";
 import { type Resource, resourceOfKind } from "./resources.ts";
 import { messageOf } from "./schema.ts";
@@ -18,9 +19,11 @@ export interface Change {
 }
 
 export interface StoreOptions {
-  /** The counter's first value; objects applied at the start keep their own versions. */
+  /** Objects that are there from the start; a resource version that they carry stays. */
+  objects?: Iterable<ApiObject>;
+  /** The counter's first value, if no object carries a higher one. */
   resourceVersion?: number;
-  /** Events up to this version are gone; the counter's first value if not given. */
+  /** Events up to this version are gone; if not given, all before the first change. */
   compacted?: number;
   /** Changes that are kept; older ones are compacted by themselves. */
   historyLimit?: number;
@@ -44,10 +47,13 @@ export class Store {
   readonly #held = new Map<Resource, Held>();
   readonly #listeners = new Set<(change: Change) => void>();
 
-  constructor({ resourceVersion = 1, compacted, historyLimit }: StoreOptions = {}) {
+  /** Throws if an object is refused. */
+  constructor(options: StoreOptions = {}) {
+    const { objects = [], resourceVersion = 1, compacted, historyLimit = HISTORY_LIMIT } = options;
     this.#resourceVersion = resourceVersion;
-    this.#compacted = compacted ?? resourceVersion;
-    this.#historyLimit = historyLimit ?? HISTORY_LIMIT;
+    for (const object of objects) this.#load(object);
+    this.#compacted = compacted ?? this.#resourceVersion;
+    this.#historyLimit = historyLimit;
   }
 
   /** The version of the last change of anything. */
@@ -69,27 +75,21 @@ export class Store {
     return held;
   }
 
-  /** Puts in an object that was there before the history begins, with the version it carries. */
-  load(object: ApiObject): void {
-    const resource = resourceOf(object);
-    const { resourceVersion } = object.metadata;
-    const version = new Version(
-      resource,
-      resourceVersion === undefined
-        ? complete(object, { previous: undefined, resourceVersion: ++this.#resourceVersion })
-        : object,
-    );
+  #load(given: ApiObject): void {
+    const resource = resourceOf(given);
+    const object = fillDefaults(given);
+    const isVersioned = object.metadata.resourceVersion !== undefined;
+    const resourceVersion = this.#resourceVersion + 1;
+    const whole = isVersioned ? object : complete(object, { previous: undefined, resourceVersion });
+    const version = new Version(resource, whole);
     this.#resourceVersion = Math.max(this.#resourceVersion, version.resourceVersion);
-    if (this.#history.length === 0 && resourceVersion === undefined)
-      this.#compacted = this.#resourceVersion;
-    const held = this.#of(resource);
-    held.objects.set(version.key, version);
-    held.sorted = undefined;
+    this.#of(resource).objects.set(version.key, version);
   }
 
   /** Creates or replaces an object; a change even if nothing differs. Throws if it is refused. */
-  apply(object: ApiObject): Change {
-    const resource = resourceOf(object);
+  apply(given: ApiObject): Change {
+    const resource = resourceOf(given);
+    const object = fillDefaults(given);
     const held = this.#of(resource);
     const { namespace, name } = object.metadata;
     const previous = held.objects.get(resource.isNamespaced ? `${namespace}/${name}` : name);

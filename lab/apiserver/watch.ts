@@ -48,6 +48,8 @@ export class Watch {
   readonly #matches: (version: Version) => boolean;
   #lastBookmarkMs = 0;
   #after = 0;
+  /** Whether changes are sent as they happen. */
+  #isLive = false;
 
   constructor(options: WatchOptions) {
     this.#options = options;
@@ -66,16 +68,15 @@ export class Watch {
     const initial = hasInitial ? this.#initialFrames() : [];
     const missed = hasInitial ? [] : store.changesAfter(target.resource, after);
     const waiting: Change[] = [];
-    let isLive = false;
     const stop = store.listen((change) => {
-      if (isLive) this.#send(change);
+      if (this.#isLive) this.#send(change);
       else waiting.push(change);
     });
     try {
       await body.writeAll(initial);
       for (const change of missed) this.#send(change);
       for (const change of waiting) this.#send(change);
-      isLive = true;
+      this.#isLive = true;
       await this.#untilEnd(aborted);
     } finally {
       stop();
@@ -111,10 +112,10 @@ export class Watch {
     void body.write(eventFrame(event, seen, encoding));
   }
 
-  /** Sends a bookmark, whether or not its time has come. */
+  /** Sends a bookmark, whether or not its time has come; none before all that it vouches for. */
   bookmark(): void {
     const { store, target, encoding, body, options } = this.#options;
-    if (!options.allowBookmarks) return;
+    if (!options.allowBookmarks || !this.#isLive) return;
     const { resourceVersion } = store;
     this.#lastBookmarkMs = Date.now();
     void body.write(
