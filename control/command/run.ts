@@ -3,11 +3,15 @@
 import { readFileSync } from "node:fs";
 import { release } from "node:os";
 import { Agent } from "../agent.ts";
+import { type ProxyFlags, readProxyConfig } from "../config.ts";
 import { checkCgroup } from "../dataplane/attach.ts";
+import { Clients } from "../dataplane/clients.ts";
 import { Dataplane } from "../dataplane/dataplane.ts";
 import type { Capacities } from "../dataplane/kernel.ts";
 import { Maps } from "../dataplane/maps.ts";
+import { ownNamespace } from "../dataplane/namespaces.ts";
 import { Pins } from "../dataplane/pins.ts";
+import { countUnknownClients } from "../dataplane/reasons.ts";
 import { openKernel } from "../dataplane/takeover.ts";
 import { UserError } from "../exit.ts";
 import type { LogFormat, LogLevel } from "../levels.ts";
@@ -17,8 +21,9 @@ import { cgroup2Root, defaultNodeName, defaultRouteAddresses } from "../source/h
 import { ManifestSource } from "../source/manifests.ts";
 import { Serving } from "./serving.ts";
 import { StaleSockets } from "./stale.ts";
+import { arePodsInside, Surroundings } from "./surroundings.ts";
 
-export interface RunOptions {
+export interface RunOptions extends ProxyFlags {
   manifests: string;
   node?: string;
   cgroup?: string;
@@ -35,16 +40,16 @@ export interface RunOptions {
 /** Runs until SIGTERM or SIGINT. Throws UserError for what the user can put right. */
 export async function run(options: RunOptions): Promise<void> {
   const log = createLogger({ level: options.logLevel, format: options.logFormat });
+  const config = readProxyConfig(options);
   checkPrivileges();
   const cgroup = options.cgroup ?? cgroup2Root();
   checkCgroup(cgroup);
   const nodeName = options.node ?? defaultNodeName();
   const pins = new Pins(options.pins);
   const lock = pins.open();
-  const config = readProxyConfig(options);
   const rodata = {
     remember_tcp: options.rememberTcp ? 1 : 0,
-    node_netns: netnsCookie(),
+    node_netns: ownNamespace(),
     pods_inside: arePodsInside(config) ? 1 : 0,
   };
   const kernel = openKernel(pins, { rodata, capacities: capacities(options) });
@@ -52,8 +57,17 @@ export async function run(options: RunOptions): Promise<void> {
   // What an agent before this one gave up may still be read, and is free to this one.
   await kernel.storage.grace();
   const fallbackNodeAddresses = defaultRouteAddresses();
-  const cluster = new Cluster({ nodeName, fallbackNodeAddresses });
+  const cluster = new Cluster({ nodeName, fallbackNodeAddresses, config });
   const dataplane = new Dataplane(new Maps(kernel.storage));
+  const surroundings = new Surroundings({
+    cluster,
+    config,
+    cgroup,
+    clients: new Clients(kernel.storage.clients),
+    unknownClients: () => countUnknownClients(kernel.maps.svc_reasons),
+    onChange: () => agent.changed(),
+    log,
+  });
   const source = new ManifestSource(options.manifests);
   const serving = new Serving({ kernel, cgroup, rodata, log });
   const stale = new StaleSockets({ maps: kernel.maps, cgroup, log });
@@ -65,6 +79,7 @@ export async function run(options: RunOptions): Promise<void> {
     onFirstSync: () => {
       warnOfMissingNode(cluster, nodeName, log);
       if (kernel.meta.node !== nodeName) kernel.meta.node = nodeName;
+      surroundings.start();
       serving.start();
       stale.start();
       log.info(`serving ${dataplane.size} service ports of node "${nodeName}"`);
@@ -74,11 +89,13 @@ export async function run(options: RunOptions): Promise<void> {
   });
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => ended.resolve());
   try {
+    surroundings.look();
     await source.start(agent);
     await ended.promise;
     log.info(`Stopped; what is programmed in "${pins.folder}" keeps serving`);
   } finally {
     agent.stop();
+    surroundings.stop();
     serving.stop();
     stale.stop();
     await source.close();

@@ -1,6 +1,6 @@
 // What the agent knows of its node besides objects, looked at again as long as it runs: the
 // network namespaces that sockets are in, and the node's own addresses. Decides nothing.
-import type { ClientRow, Clients } from "../dataplane/clients.ts";
+import type { Clients } from "../dataplane/clients.ts";
 import { findClients } from "../dataplane/namespaces.ts";
 import type { Logger } from "../log.ts";
 import type { Cluster } from "../model/cluster.ts";
@@ -74,12 +74,11 @@ export class Surroundings {
     const { cgroup, clients } = this.#options;
     this.#scannedAt = performance.now();
     try {
-      const found = findClients(
+      const { clients: found } = findClients(
         { cgroup, onHidden: (why) => this.#tell(`processes that may not be looked at (${why})`) },
         { isInside: (address) => this.#isPod(address) },
       );
-      for (const { key, message } of clients.replace(found.clients.map(rowOf)))
-        this.#tell(`${key}: ${message}`);
+      for (const { key, message } of clients.replace(found)) this.#tell(`${key}: ${message}`);
     } catch (error) {
       this.#tell((error as Error).message);
     }
@@ -97,7 +96,8 @@ export class Surroundings {
     if (this.#told.has(what)) return;
     this.#told.add(what);
     this.#options.log.warn(
-      `Not every client on this node is known, and VIPs with source ranges are left to the network for them: ${what}`,
+      "Not every client on this node is known, and for those that are not VIPs with source " +
+        `ranges are left to the network: ${what}`,
     );
   }
 }
@@ -105,13 +105,4 @@ export class Surroundings {
 /** Whether clients that are not known yet count as pods: not where nothing tells pods (§6.4). */
 export function arePodsInside({ detectLocalMode, clusterCIDRs }: ProxyConfig): boolean {
   return detectLocalMode !== "ClusterCIDR" || clusterCIDRs.length > 0;
-}
-
-function rowOf({ cookie, ipv4, ipv6, inside }: ClientRow & { [key: string]: unknown }): ClientRow {
-  return {
-    cookie,
-    inside,
-    ...(ipv4 === undefined ? {} : { ipv4 }),
-    ...(ipv6 === undefined ? {} : { ipv6 }),
-  };
 }

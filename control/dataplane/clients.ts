@@ -9,8 +9,8 @@ import { bytesToText, Table, textToBytes } from "./table.ts";
 /** A network namespace: what it connects from, and whether it counts as a pod (semantics §6.3). */
 export interface ClientRow {
   cookie: bigint;
-  ipv4?: string;
-  ipv6?: string;
+  ipv4?: string | undefined;
+  ipv6?: string | undefined;
   inside: boolean;
 }
 

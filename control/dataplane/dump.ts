@@ -27,6 +27,7 @@ import { checkLayout, Meta, type OpenMaps, openPinned } from "./kernel.ts";
 import { decodeSource, decodeTable } from "./maps.ts";
 import type { Pins } from "./pins.ts";
 import { readRanges } from "./ranges.ts";
+import { readReason } from "./reasons.ts";
 import { decodeText } from "./restore.ts";
 import {
   ACTION_WORDS,
@@ -247,11 +248,8 @@ export class DumpReader {
 
   #readReasons(): Record<string, number> {
     const counts: Record<string, number> = {};
-    for (const [word, index] of REASON_WORDS) {
-      const value = this.#maps.svc_reasons.get(new Uint8Array(Uint32Array.of(index).buffer))!;
-      const perCpu = new BigUint64Array(value.buffer, value.byteOffset, value.length / 8);
-      counts[word] = Number(perCpu.reduce((sum, count) => sum + count, 0n));
-    }
+    for (const [word, index] of REASON_WORDS)
+      counts[word] = Number(readReason(this.#maps.svc_reasons, index));
     return counts;
   }
 

@@ -105,6 +105,11 @@ export function findClients(
   return { own: netnsCookie(), clients };
 }
 
+/** The cookie of the network namespace that this process is in. */
+export function ownNamespace(): bigint {
+  return netnsCookie();
+}
+
 /** The addresses of the present network namespace, without loopback and link-local ones. */
 function ownAddresses(): { ipv4: string[]; ipv6: string[] } {
   const found = Object.values(networkInterfaces())

@@ -1,5 +1,5 @@
 import test from "ava";
-import { cgroup2Root, defaultRouteAddresses, defaultRouteDevices } from "./host.ts";
+import { cgroup2Root, defaultRouteAddresses, defaultRouteDevices, localAddresses } from "./host.ts";
 
 const HYBRID = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
@@ -47,6 +47,22 @@ test("a kernel without a family has no default route of that family", (t) => {
     return ROUTES[file]!;
   };
   t.deepEqual([...defaultRouteDevices(read)], ["eth0"]);
+});
+
+test("local addresses are those of all devices but loopback and link-local ones", (t) => {
+  const common = { netmask: "", mac: "", cidr: null };
+  const addresses = localAddresses({
+    lo: [
+      { ...common, internal: true, family: "IPv4", address: "127.0.0.1" },
+      { ...common, internal: true, family: "IPv6", address: "::1", scopeid: 0 },
+      { ...common, internal: true, family: "IPv4", address: "198.51.100.7" },
+    ],
+    eth0: [
+      { ...common, internal: false, family: "IPv4", address: "192.168.50.2" },
+      { ...common, internal: false, family: "IPv6", address: "fe80::1", scopeid: 2 },
+    ],
+  });
+  t.deepEqual(addresses, ["198.51.100.7", "192.168.50.2"]);
 });
 
 test("of a device only global addresses count", (t) => {

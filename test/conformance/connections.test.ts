@@ -5,6 +5,7 @@ import test, { type ExecutionContext } from "ava";
 import { whyNoLab } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";
 import type { Address } from "../../lab/sockets.ts";
+import { expectedOf, NO_MASQUERADE, whyNoConnection } from "./exceptions.ts";
 import {
   type ClusterObject,
   type FlowCase,
@@ -21,14 +22,6 @@ const labTest = needsLab(test.serial as typeof test);
 const ATTEMPTS_LEAST = 16;
 /** Attempts to see every endpoint that is: one of four is missed once in 10^7 runs. */
 const ATTEMPTS_MOST = 64;
-
-/** What a connection of a socket cannot show or does not need, whatever the case. */
-const EXCEPTIONS: readonly { reason: string; applies: (packet: FlowPacket) => boolean }[] = [
-  {
-    reason: "SCTP sockets pass no cgroup hook: SCTP is the packet path's, and decided by the model",
-    applies: ({ protocol }) => protocol === "SCTP",
-  },
-];
 
 const cases = readVectors<FlowCase>("packet-flows.json");
 let world: World | undefined;
@@ -128,8 +121,8 @@ async function checkPacket(
   const { endpoints = [] } = packet.expect;
   if (isSticky && endpoints.length > 0) t.true(endpoints.includes(outcome), `${what}: ${outcome}`);
   else t.is(outcome, expectedOutcome(packet.expect), what);
-  // Never rewritten: the reply finds the socket, which knows what it asked (docs/semantics.md).
   if (packet.from !== "pod") return;
+  if (packet.expect.masqueraded) t.log(`${what}: ${NO_MASQUERADE}`);
   for (const reply of replies) if ("client" in reply) t.is(reply.client, packet.src, what);
 }
 
@@ -143,9 +136,11 @@ for (const flowCase of cases) {
       agentConfig = flags.join(" ");
       const isSticky = objects.some(hasAffinity);
       for (const packet of packetsFromHere({ packets })) {
-        const exception = EXCEPTIONS.find(({ applies }) => applies(packet));
-        if (exception) t.log(`step ${index} ${packet.id}: ${exception.reason}`);
-        else await checkPacket(t, packet, { what: `step ${index} ${packet.id}`, isSticky });
+        const what = `step ${index} ${packet.id}`;
+        const whyNot = whyNoConnection(packet);
+        const { expect, reason } = expectedOf(packet, objects);
+        if (whyNot ?? reason) t.log(`${what}: ${whyNot ?? reason}`);
+        if (!whyNot) await checkPacket(t, { ...packet, expect }, { what, isSticky });
       }
     }
     t.pass();

@@ -39,6 +39,18 @@ export function expectedOf(packet: FlowPacket, objects: readonly ClusterObject[]
   };
 }
 
+/** Why a packet that starts on the node is not played as a connection, if it is not. */
+export function whyNoConnection({ protocol }: FlowPacket): string | undefined {
+  return protocol === "SCTP"
+    ? "SCTP sockets pass no cgroup hook: SCTP is the packet path's, and decided by the model (§15)"
+    : undefined;
+}
+
+/** Why a connection from a pod shows its own address where the vectors say it is rewritten. */
+export const NO_MASQUERADE =
+  "a socket that was translated needs no rewritten source: the endpoint's reply finds the socket, " +
+  "which knows what it asked, on whatever way it comes (§10)";
+
 /** Why a case of endpoint-selection is left out: its feature gate has a value of the past. */
 export function whyNoGate(featureGates: Readonly<Record<string, boolean>>): string | undefined {
   return featureGates.PreferSameTrafficDistribution === false
