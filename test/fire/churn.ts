@@ -32,14 +32,13 @@ export const SCARCE = {
 };
 
 /**
- * Service ranges beside those of the frontends, which are in fd00:10:96::/112. Address words of one
- * with masks of another would take them in.
+ * Service ranges beside the frontends, which are in fd00:10:96::/112. The first half of one with
+ * the second half of another would have them.
  */
-const RANGES = [
-  ...Array.from({ length: 16 }, (_, index) => `fd00:10:96:${index + 1}::/64`),
-  ...["fd00:10:97::/48", "fd00:10:98::/45", "fd00:10:94::/47", "fd00:10::/41", "fd01:10::/32"],
-  ...["10.96.0.0/12", "192.0.2.0/24", "fd00:11::/32", "::/96"],
-];
+const RANGES = [1, 2, 3, 4, 5, 7, 8, 9].flatMap((digit) => [
+  `fd0${digit}:10:96::/48`,
+  `fd00:10:9${digit}::/48`,
+]);
 
 /** All frontends share so many buckets of svc_frontends, so that places are fought for. */
 const BUCKETS = 8;
@@ -112,7 +111,7 @@ export class Churn {
     for (const pair of this.#pairs) if (this.#random() < 0.5) this.#exchange(pair);
     for (const owner of this.#comers) if (this.#random() < 0.5) this.#comeOrGo(owner);
     for (const phoenix of this.#phoenixes) if (this.#random() < 0.5) this.#rise(phoenix);
-    this.#dataplane.setServiceRanges(RANGES.filter(() => this.#random() < 0.3));
+    this.#dataplane.setServiceRanges(RANGES.filter(() => this.#random() < 0.4));
     this.#flush();
     this.#releasing ??= this.#dataplane.release().finally(() => {
       this.#releasing = undefined;
