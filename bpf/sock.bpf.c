@@ -192,7 +192,7 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 		request.keep = socket_recall(ctx, &request.key);
 	verdict = balance(&request, frontend, &choice);
 	if (verdict == VERDICT_NONE)
-		return 1; /* the frontend has just gone */
+		return 1; /* the frontend has just gone, or the packet path decides */
 	if (verdict != VERDICT_FORWARD)
 		return answer_empty(verdict, choice.reason);
 	if (udp ? choice.reference != request.keep : remember_tcp)

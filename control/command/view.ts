@@ -1,6 +1,6 @@
 // Service ports as a table for people: what the kernel holds. Knows how things look, not where they
 // come from.
-import type { BackendState, FrontendKind, ServiceType } from "../model/rows.ts";
+import type { BackendState, FrontendKind, ServiceType, SourceRow } from "../model/rows.ts";
 import { formatEndpoint, formatSeconds, formatTable } from "../print.ts";
 
 /** A service port in the kernel. */
@@ -12,6 +12,8 @@ export interface ServiceView {
   protocol: string;
   type: ServiceType;
   affinitySeconds: number;
+  /** Who may ask the load balancer frontends; absent: everybody. */
+  sources?: SourceRow;
   frontends: readonly { kind: FrontendKind; address: string; port: number }[];
   endpoints: readonly EndpointView[];
   tables: Readonly<Record<"internal" | "inside" | "outside", { whenEmpty: "refuse" | "drop" }>>;
@@ -47,7 +49,7 @@ export const KIND_NOTES: Readonly<Record<FrontendKind, string>> = {
 export function formatServices(services: readonly ServiceView[], options: ViewOptions): string {
   if (services.length === 0) return "No Services.\n";
   const header = ["SERVICE", "TYPE", "FRONTEND", "ENDPOINT", "STATE", "CONNECTIONS", "AFFINITY"];
-  if (options.wide) header.push("TABLES", "REFUSED", "DROPPED", "ID", "ENDPOINT ID");
+  if (options.wide) header.push("TABLES", "REFUSED", "DROPPED", "ID", "ENDPOINT ID", "SOURCES");
   return formatTable(
     header,
     services.flatMap((service) => blockOf(service, options)),
@@ -64,8 +66,9 @@ export function serviceTitle(
 
 function blockOf(service: ServiceView, options: ViewOptions): string[][] {
   const { frontends, endpoints } = service;
+  const lists = options.wide ? [frontends, endpoints, sourcesOf(service)] : [frontends, endpoints];
   const rows: string[][] = [];
-  for (let line = 0; line < Math.max(1, frontends.length, endpoints.length); line++) {
+  for (let line = 0; line < Math.max(1, ...lists.map(({ length }) => length)); line++) {
     const frontend = frontends[line];
     rows.push([
       line === 0 ? serviceTitle(service) : "",
@@ -95,10 +98,16 @@ function affinityCell({ affinitySeconds }: ServiceView): string {
   return affinitySeconds === 0 ? "-" : `ClientIP ${formatSeconds(affinitySeconds)}`;
 }
 
+/** The allowed sources of a guarded service, one a line. */
+function sourcesOf({ sources }: ServiceView): string[] {
+  if (sources === undefined) return [];
+  return [...sources.ranges, ...(sources.nodeAllowed ? ["this node"] : [])];
+}
+
 function wideCells(service: ServiceView, line: number): string[] {
   const endpoint = service.endpoints[line];
   const tables = endpoint ? endpoint.tables.join(",") : "";
   const { refused, dropped, id } = service;
   const first = line === 0 ? [String(refused), String(dropped), String(id)] : ["", "", ""];
-  return [tables, ...first, String(endpoint?.id ?? "")];
+  return [tables, ...first, String(endpoint?.id ?? ""), sourcesOf(service)[line] ?? ""];
 }

@@ -31,6 +31,15 @@ export const SCARCE = {
   svc_affinity: 64,
 };
 
+/**
+ * Service ranges beside the frontends, which are in fd00:10:96::/112. The first half of one with
+ * the second half of another would have them.
+ */
+const RANGES = [1, 2, 3, 4, 5, 7, 8, 9].flatMap((digit) => [
+  `fd0${digit}:10:96::/48`,
+  `fd00:10:9${digit}::/48`,
+]);
+
 /** All frontends share so many buckets of svc_frontends, so that places are fought for. */
 const BUCKETS = 8;
 /** The most endpoints of a Service. */
@@ -102,6 +111,7 @@ export class Churn {
     for (const pair of this.#pairs) if (this.#random() < 0.5) this.#exchange(pair);
     for (const owner of this.#comers) if (this.#random() < 0.5) this.#comeOrGo(owner);
     for (const phoenix of this.#phoenixes) if (this.#random() < 0.5) this.#rise(phoenix);
+    this.#dataplane.setServiceRanges(RANGES.filter(() => this.#random() < 0.4));
     this.#flush();
     this.#releasing ??= this.#dataplane.release().finally(() => {
       this.#releasing = undefined;

@@ -84,7 +84,7 @@ labTest("a dump shows a block for each service port", async (t) => {
 
 labTest("wide adds tables and counters", async (t) => {
   const [header, , , web] = (await dump("-o", "wide")).split("\n");
-  t.regex(header!, /TABLES +REFUSED +DROPPED +ID +ENDPOINT ID$/);
+  t.regex(header!, /TABLES +REFUSED +DROPPED +ID +ENDPOINT ID +SOURCES$/);
   t.regex(web!, /^test\/web:http\/TCP .* internal,inside,outside +0 +0 +\d+ +\d+$/);
 });
 

@@ -2,10 +2,11 @@
 // nobody has, sources that may not ask, and who is inside. Real sockets, rows written by hand.
 import path from "node:path";
 import test from "ava";
-import { reason } from "../../bindings/layout.ts";
+import { layoutHash, reason } from "../../bindings/layout.ts";
 import { attachAll } from "../../control/dataplane/attach.ts";
 import { Clients } from "../../control/dataplane/clients.ts";
 import { Dataplane } from "../../control/dataplane/dataplane.ts";
+import { DumpReader } from "../../control/dataplane/dump.ts";
 import {
   kernelStorage,
   loadObject,
@@ -80,6 +81,7 @@ async function openStage(): Promise<Stage> {
     attachAll(object, { pins, cgroup: node.cgroup, meta });
     object.object.close();
   };
+  meta.layout = layoutHash;
   const storage = kernelStorage(maps, meta);
   attach(loaded);
   lock.release();
@@ -319,6 +321,42 @@ labTest("a bound socket's address decides, for node and pods alike", async (t) =
   }
   t.is(await ask("node-a", { address: vip, protocol: "UDP", local: node.addresses.ipv4 }), DROPPED);
 });
+
+labTest(
+  "a dump shows who may ask, what other ports do, and how often it came to that",
+  async (t) => {
+    const sources = { ranges: ["10.244.0.0/16", "192.0.2.7/32"], nodeAllowed: true };
+    const six = { ranges: ["2001:db8::/32"], nodeAllowed: false };
+    const row = makeRow("dumped", { frontends: [at("loadBalancer", "198.51.100.29")], sources });
+    const rowSix = makeRow("dumped", {
+      frontends: [at("loadBalancer", "2001:db8:f::29"), at("clusterIP", "fd00:10:96::29")],
+      sources: six,
+    });
+    program([row, rowSix], {
+      addresses: [
+        { address: "fd00:10:96::29", action: "refuse" },
+        { address: "10.96.0.31", action: "leave" },
+      ],
+      ranges: ["fd00:10:96::/112", "10.96.0.0/16"],
+    });
+    await ask("client", { address: "fd00:10:96::29", port: 99 });
+    const reader = DumpReader.open(new Pins(stage.lab.nodes["node-a"]!.pins))!;
+    const whole = await reader.read();
+    t.deepEqual(whole.serviceRanges, ["10.96.0.0/16", "fd00:10:96::/112"]);
+    t.true(whole.addresses.some(({ address }) => address === "10.96.0.31"));
+    t.is(whole.reasons.undefined_port, count("REASON_UNDEFINED_PORT"));
+    t.true(whole.reasons.undefined_port! > 0);
+    const dump = await reader.read({ name: "dumped" });
+    t.deepEqual(
+      dump.services.map((each) => each.sources),
+      [sources, six],
+    );
+    t.deepEqual(dump.addresses, [{ address: "fd00:10:96::29", action: "refuse" }]);
+    t.is(dump.services[0]!.frontends.length, 1);
+    program([{ ...row, sources: undefined }]);
+    t.false("sources" in (await reader.read({ name: "dumped" })).services[0]!);
+  },
+);
 
 labTest("where nobody knows the source, a guarded VIP is left to the packet path", async (t) => {
   stage.clients.replace([
