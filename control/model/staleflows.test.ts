@@ -85,7 +85,7 @@ if (existsSync(file)) {
 }
 
 for (const protocol of ["UDP", "TCP"] as const)
-  test(`a ${protocol} row has ${protocol === "UDP" ? "all" : "not all"} endpoints that serve`, (t) => {
+  test(`a ${protocol} row has ${protocol === "UDP" ? "all" : "not all"} that serve`, (t) => {
     const cluster = new Cluster({ nodeName: "node-a", fallbackNodeAddresses: [] });
     const port = { name: "dns", port: 53, protocol };
     const metadata = { namespace: "shop", name: "dns" };
