@@ -47,8 +47,8 @@ export class StaleSockets {
       this.trigger();
     } catch (error) {
       log.warn(
-        "UDP sockets that are connected to an endpoint will not notice when it leaves: breaking " +
-          `them needs Linux 6.5 or later. ${(error as Error).message}`,
+        "Connected UDP sockets are not broken when their endpoint leaves: that takes Linux " +
+          `6.5 or later, CAP_SYS_ADMIN and CAP_PERFMON. ${(error as Error).message}`,
       );
     }
   }
