@@ -81,8 +81,8 @@ export async function run(options: RunOptions): Promise<void> {
       if (kernel.meta.node !== nodeName) kernel.meta.node = nodeName;
       surroundings.start();
       serving.start();
-      stale.start();
       log.info(`serving ${dataplane.size} service ports of node "${nodeName}"`);
+      stale.start();
     },
     onUdpDeparture: () => stale.trigger(),
     onFatal: (error) => ended.reject(error),

@@ -5,23 +5,14 @@ import { closeSync, fstatSync, openSync, readdirSync, readFileSync, statSync } f
 import { networkInterfaces } from "node:os";
 import path from "node:path";
 import { insideNetns, netnsCookie } from "../../bindings/system.ts";
+import type { ClientRow } from "./clients.ts";
 
-/** The socket clients of one network namespace: a pod's, in most cases. */
-export interface Client {
-  /** What bpf_get_netns_cookie() says of its sockets. */
-  cookie: bigint;
-  /** The address that the namespace's traffic has, undefined if there is none or no telling. */
-  ipv4: string | undefined;
-  ipv6: string | undefined;
-  /** Whether one of its addresses is a pod's, by the predicate given. */
-  inside: boolean;
-}
-
-export interface Clients {
+/** Who may ask on this node. */
+export interface FoundClients {
   /** The cookie of the node's own network namespace, that is, of this process. */
   own: bigint;
-  /** All others, each once. */
-  clients: Client[];
+  /** All others, each once. An address is left out if there is none, or no telling which it is. */
+  clients: ClientRow[];
 }
 
 export interface WalkOptions {
@@ -86,9 +77,9 @@ export function* eachNamespace({ cgroup, onHidden }: WalkOptions): Generator<Nam
 export function findClients(
   options: WalkOptions,
   { isInside }: { isInside: (address: string) => boolean },
-): Clients {
+): FoundClients {
   const own = idOf(statSync("/proc/thread-self/ns/net", { bigint: true }));
-  const clients: Client[] = [];
+  const clients: ClientRow[] = [];
   for (const namespace of eachNamespace(options))
     if (namespace.id !== own)
       clients.push(
