@@ -54,8 +54,8 @@ const RECORD_CHANGES: readonly Change[] = [
     "\t__u64 reference; /* backend id | generation << 32 */\n\t__u64 last_seen_ns;",
     "\t__u64 last_seen_ns;\n\t__u64 novelty;\n\t__u64 reference;",
   ],
-  [MAPS, "\tREASON_REFUSED = 0,", "\tREASON_NOVEL = 6,\n\tREASON_REFUSED = 0,"],
-  [MAPS, "REASON_COUNT = 6,", "REASON_COUNT = 7,"],
+  [MAPS, "\tREASON_REFUSED = 0,", "\tREASON_NOVEL = 10,\n\tREASON_REFUSED = 0,"],
+  [MAPS, "REASON_COUNT = 10,", "REASON_COUNT = 11,"],
 ];
 
 /** Steps of a take-over, at each of which the agent kills itself if BPFSVC_DIE names it. */
