@@ -228,7 +228,10 @@ static __always_inline __u64 frontend_find(const struct frontend_key *key)
 	return word;
 }
 
-/* The same, apart from the hot path: for readers that were overtaken by a change. */
+/*
+ * The same, apart from the hot path: for readers that were overtaken by a change. Not static: the
+ * verifier follows such a function once, and not again from every state that leads there.
+ */
 __noinline __u64 frontend_find_again(const struct frontend_key *key)
 {
 	return key ? frontend_find(key) : 0;
