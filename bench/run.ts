@@ -12,8 +12,9 @@ import { type Machine, readMachine } from "./machine.ts";
 import { memory } from "./memory.ts";
 import { pod } from "./pod.ts";
 import { type Entry, formatMeasured, toEntries } from "./report.ts";
+import { select } from "./select.ts";
 
-const benches: readonly Bench[] = [connect, pod, dump, change, memory];
+const benches: readonly Bench[] = [connect, pod, dump, change, memory, select];
 
 const checkout = path.resolve(import.meta.dirname, "../..");
 const USAGE = `Usage: npm run bench [NAME…] [-- --json] [-- --quick]

@@ -5,12 +5,19 @@ import type { ServiceObject } from "./objects.ts";
 import type { AddressRow } from "./rows.ts";
 import { isHandled, whyNotHandled } from "./service.ts";
 
-/** Which Service says what about an address. */
+/** What a Service says about an address. */
 interface Claim {
   service: Pick<ServiceObject, "namespace" | "name" | "createdMs">;
   row: AddressRow;
   /** Cluster IPs are allotted by the API server; anybody can write the others. */
   isClusterIP: boolean;
+}
+
+/** All that is said about one address, the claim that counts first. */
+interface Contest {
+  address: string;
+  claims: Claim[];
+  settled: AddressRow | undefined;
 }
 
 export interface AddressChanges {
@@ -24,21 +31,25 @@ export interface AddressChanges {
  * ServiceCIDR would eat its traffic (§7.6), and so is a load balancer of ours that is to be
  * reached as it is (ipMode Proxy, §3.3).
  */
-export function addressClaims(service: ServiceObject): Claim[] {
-  const claims: Claim[] = [];
+export function addressClaims(service: ServiceObject): readonly Claim[] {
   const isOurs = isHandled(service);
-  if (!isOurs && whyNotHandled(service) !== "otherProxy") return claims;
-  const add = (address: string, action: AddressRow["action"], isClusterIP: boolean) => {
-    if (address === "" || claims.some(({ row }) => row.address === address)) return;
-    claims.push({ service, row: { address, action }, isClusterIP });
-  };
-  for (const address of service.clusterIPs) add(address, isOurs ? "refuse" : "leave", true);
-  if (!isOurs) for (const address of service.externalIPs) add(address, "leave", false);
-  for (const { address, ipMode } of service.ingress) {
-    if (!isOurs || ipMode === "Proxy") add(address, "leave", false);
+  if (!isOurs && whyNotHandled(service) !== "otherProxy") return NONE;
+  const { namespace, name, createdMs, clusterIPs, externalIPs, ingress } = service;
+  const claimant = { namespace, name, createdMs };
+  const action = isOurs ? "refuse" : "leave";
+  const claims: Claim[] = clusterIPs
+    .filter((address) => address !== "")
+    .map((address) => ({ service: claimant, row: { address, action }, isClusterIP: true }));
+  const left = isOurs ? ingress.filter(({ ipMode }) => ipMode === "Proxy") : ingress;
+  const others = [...(isOurs ? NONE : externalIPs), ...left.map(({ address }) => address)];
+  for (const address of others) {
+    if (claims.some(({ row }) => row.address === address)) continue;
+    claims.push({ service: claimant, row: { address, action: "leave" }, isClusterIP: false });
   }
   return claims;
 }
+
+const NONE: readonly never[] = [];
 
 /** A cluster IP first, then the older Service, then by namespace and name. */
 function precedes(left: Claim, right: Claim): boolean {
@@ -50,71 +61,67 @@ function precedes(left: Claim, right: Claim): boolean {
   return a.name < b.name;
 }
 
+function isSame(left: Claim, right: Claim): boolean {
+  if (left.row.address !== right.row.address || left.row.action !== right.row.action) return false;
+  return left.service.createdMs === right.service.createdMs;
+}
+
 /** All claims to addresses. Changes are collected until `settle`. */
 export class AddressBook {
-  readonly #claims = new Map<string, Claim[]>();
+  readonly #contests = new Map<string, Contest>();
   readonly #claimed = new Map<string, readonly Claim[]>();
-  readonly #settled = new Map<string, AddressRow>();
-  readonly #touched = new Set<string>();
+  readonly #touched = new Set<Contest>();
 
   /** Replaces what the Service of this key says: `addressClaims`, or nothing once it is gone. */
   replace(key: string, claims: readonly Claim[]): void {
-    const before = this.#claimed.get(key) ?? [];
-    const unchanged =
-      before.length === claims.length &&
-      before.every(({ row, service }, index) => {
-        const next = claims[index]!;
-        const isSame = row.address === next.row.address && row.action === next.row.action;
-        return isSame && service.createdMs === next.service.createdMs;
-      });
-    if (unchanged) return;
-    for (const claim of before) this.#withdraw(claim);
+    const before = this.#claimed.get(key);
+    const count = before?.length ?? 0;
+    if (count === claims.length && claims.every((claim, at) => isSame(claim, before![at]!))) return;
+    for (const claim of before ?? []) this.#withdraw(claim);
     for (const claim of claims) this.#add(claim);
     if (claims.length > 0) this.#claimed.set(key, claims);
     else this.#claimed.delete(key);
   }
 
-  /** Every row, one for each address. */
+  /** Every row as of the last settlement, one for each address. */
   rows(): AddressRow[] {
-    return [...this.#settled.values()];
-  }
-
-  /** Whether a Service said something new since the last settlement. */
-  get isTouched(): boolean {
-    return this.#touched.size > 0;
+    return Array.from(this.#contests.values(), ({ settled }) => settled).filter(
+      (row) => row !== undefined,
+    );
   }
 
   /** Decides all addresses whose claims changed since the last settlement. */
   settle(): AddressChanges {
     const changes: AddressChanges = { changed: [], removed: [] };
-    for (const address of this.#touched) {
-      const first = this.#claims.get(address)?.[0]?.row;
-      const before = this.#settled.get(address);
-      if (first === undefined) {
-        if (this.#settled.delete(address)) changes.removed.push(address);
-      } else if (before?.action !== first.action) {
-        this.#settled.set(address, first);
-        changes.changed.push(first);
-      }
+    for (const contest of this.#touched) {
+      const { address, claims, settled } = contest;
+      const first = claims[0]?.row;
+      contest.settled = first;
+      if (first !== undefined && settled?.action !== first.action) changes.changed.push(first);
+      if (first === undefined && settled !== undefined) changes.removed.push(address);
+      if (first === undefined) this.#contests.delete(address);
     }
     this.#touched.clear();
     return changes;
   }
 
   #withdraw(claim: Claim): void {
-    const { address } = claim.row;
-    const left = this.#claims.get(address)!.filter((other) => other !== claim);
-    if (left.length > 0) this.#claims.set(address, left);
-    else this.#claims.delete(address);
-    this.#touched.add(address);
+    const contest = this.#contests.get(claim.row.address)!;
+    contest.claims.splice(contest.claims.indexOf(claim), 1);
+    this.#touched.add(contest);
   }
 
   #add(claim: Claim): void {
     const { address } = claim.row;
-    const claims = this.#claims.get(address) ?? [];
-    const at = claims.findIndex((other) => precedes(claim, other));
-    claims.splice(at < 0 ? claims.length : at, 0, claim);
-    this.#claims.set(address, claims);
-    this.#touched.add(address);
+    const contest = this.#contests.get(address);
+    if (contest === undefined) {
+      const first = { address, claims: [claim], settled: undefined };
+      this.#contests.set(address, first);
+      this.#touched.add(first);
+      return;
+    }
+    const at = contest.claims.findIndex((other) => precedes(claim, other));
+    contest.claims.splice(at < 0 ? contest.claims.length : at, 0, claim);
+    this.#touched.add(contest);
   }
 }

@@ -11,9 +11,12 @@ interface Claim {
   row: Pick<ServiceRow, "key" | "namespace" | "name" | "port" | "protocol">;
   frontend: FrontendRow;
   createdMs: number;
+  contest: Contest;
 }
 
+/** All claims to one frontend. */
 interface Contest {
+  key: string;
   /** In order of precedence: the first owns the frontend. */
   claims: Claim[];
   owner: string | undefined;
@@ -86,7 +89,7 @@ function describe(owner: Claim, loser: Claim): Problem {
 export class Claims {
   readonly #contests = new Map<string, Contest>();
   readonly #claimed = new Map<string, readonly Claim[]>();
-  readonly #touched = new Set<string>();
+  readonly #touched = new Set<Contest>();
 
   /** Replaces what a row claims: all its frontends, for a Service of that age. */
   replace(row: ServiceRow, { createdMs }: { createdMs: number }): void {
@@ -97,35 +100,40 @@ export class Claims {
       before.length === row.frontends.length &&
       before.every((claim, index) => sameData(claim.frontend, row.frontends[index]));
     if (unchanged) return;
-    this.withdraw(row.key);
+    if (before !== undefined) this.withdraw(row.key);
     const { key, namespace, name, port, protocol } = row;
     const claimant = { key, namespace, name, port, protocol };
-    const claims = row.frontends.map((frontend) => ({ row: claimant, frontend, createdMs }));
-    this.#claimed.set(row.key, claims);
-    for (const claim of claims) this.#add(claim);
+    this.#claimed.set(
+      key,
+      row.frontends.map((frontend) => this.#add({ row: claimant, frontend, createdMs })),
+    );
   }
 
   /** Gives up all that a row claims. */
   withdraw(rowKey: string): void {
     for (const claim of this.#claimed.get(rowKey) ?? []) {
-      const key = frontendKey(claim.row.protocol, claim.frontend);
-      const contest = this.#contests.get(key)!;
+      const { contest } = claim;
       contest.claims.splice(contest.claims.indexOf(claim), 1);
-      this.#touched.add(key);
+      this.#touched.add(contest);
     }
     this.#claimed.delete(rowKey);
   }
 
-  /** True if, as of the last settlement, a row owns a frontend that it claims. */
-  isOwner(row: ServiceRow, frontend: FrontendRow): boolean {
-    return this.#contests.get(frontendKey(row.protocol, frontend))?.owner === row.key;
+  /**
+   * The frontends of a row that it owns as of the last settlement; the row's own list if it owns
+   * all of them. The row must be the one that was given to `replace` last.
+   */
+  owned({ key, frontends }: ServiceRow): readonly FrontendRow[] {
+    const claims = this.#claimed.get(key) ?? [];
+    const isOwner = ({ contest }: Claim) => contest.owner === key;
+    if (claims.every(isOwner)) return frontends;
+    return frontends.filter((_, index) => isOwner(claims[index]!));
   }
 
   /** Decides all frontends whose claims changed since the last settlement. */
   settle(): Settlement {
     const settlement: Settlement = { rows: new Set(), problems: [], resolved: [] };
-    for (const key of this.#touched) {
-      const contest = this.#contests.get(key)!;
+    for (const contest of this.#touched) {
       const owner = contest.claims[0]?.row.key;
       if (owner !== contest.owner) {
         if (contest.owner !== undefined) settlement.rows.add(contest.owner);
@@ -133,27 +141,34 @@ export class Claims {
         contest.owner = owner;
       }
       this.#report(contest, settlement);
-      if (owner === undefined) this.#contests.delete(key);
+      if (owner === undefined) this.#contests.delete(contest.key);
     }
     this.#touched.clear();
     return settlement;
   }
 
-  #add(claim: Claim): void {
-    const key = frontendKey(claim.row.protocol, claim.frontend);
-    this.#touched.add(key);
-    const contest = this.#contests.get(key);
-    if (contest === undefined) {
-      this.#contests.set(key, { claims: [claim], owner: undefined, problems: undefined });
-      return;
-    }
+  #contest(key: string): Contest {
+    const known = this.#contests.get(key);
+    if (known !== undefined) return known;
+    const contest: Contest = { key, claims: [], owner: undefined, problems: undefined };
+    this.#contests.set(key, contest);
+    return contest;
+  }
+
+  #add({ row, frontend, createdMs }: Omit<Claim, "contest">): Claim {
+    const contest = this.#contest(frontendKey(row.protocol, frontend));
+    const claim = { row, frontend, createdMs, contest };
     const at = contest.claims.findIndex((other) => compareClaims(claim, other) < 0);
-    contest.claims.splice(at < 0 ? contest.claims.length : at, 0, claim);
+    // Of most there is one claim: a list of its own, where push would make room for more.
+    if (contest.claims.length === 0) contest.claims = [claim];
+    else contest.claims.splice(at < 0 ? contest.claims.length : at, 0, claim);
+    this.#touched.add(contest);
+    return claim;
   }
 
   #report(contest: Contest, { problems, resolved }: Settlement): void {
+    if (contest.claims.length < 2 && contest.problems === undefined) return;
     const [owner, ...losers] = contest.claims;
-    if (losers.length === 0 && contest.problems === undefined) return;
     const before = contest.problems ?? new Map<string, Problem>();
     const after = new Map(losers.map((loser) => [loser.row.key, describe(owner!, loser)]));
     for (const [key, problem] of after) {

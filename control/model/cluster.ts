@@ -57,22 +57,28 @@ export interface Batch {
 
 interface ServiceState {
   object: ServiceObject | undefined;
-  slices: Map<string, SliceObject>;
+  /** Those that count, by name: the order that findEndpoints wants. */
+  slices: readonly SliceObject[];
   /** Keys of the rows that it has or would have if all its frontends were its own. */
-  rowKeys: ReadonlySet<string>;
+  rowKeys: readonly string[];
 }
 
-const NO_KEYS: ReadonlySet<string> = new Set();
+const NONE: readonly never[] = [];
 
 function nameKey({ namespace, name }: { namespace: string; name: string }): string {
   return `${namespace}/${name}`;
 }
 
-/** The slices in the order that findEndpoints wants: by name. */
-function sortedSlices(slices: ReadonlyMap<string, SliceObject>): SliceObject[] {
-  const list = [...slices.values()];
-  if (list.length < 2) return list;
-  return list.sort((left, right) => (left.name < right.name ? -1 : 1));
+/** The slices of a Service with one put in, in place of what has its name. */
+function withSlice(slices: readonly SliceObject[], slice: SliceObject): readonly SliceObject[] {
+  const at = slices.findIndex(({ name }) => name >= slice.name);
+  if (at < 0) return [...slices, slice];
+  return slices[at]!.name === slice.name ? slices.with(at, slice) : slices.toSpliced(at, 0, slice);
+}
+
+function withoutSlice(slices: readonly SliceObject[], name: string): readonly SliceObject[] {
+  const left = slices.filter((slice) => slice.name !== name);
+  return left.length === 0 ? NONE : left;
 }
 
 /** The desired state of one node. Objects may arrive in any order (§4.11). */
@@ -133,7 +139,7 @@ export class Cluster {
   /** Takes the present version of an object. One that changes nothing relevant costs nothing. */
   apply(object: KubernetesObject): void {
     if (object.kind === "Service") this.#setService(nameKey(object), object);
-    else if (object.kind === "EndpointSlice") this.#setSlice(nameKey(object), object);
+    else if (object.kind === "EndpointSlice") this.#setSlice(object, object);
     else if (object.kind === "ServiceCIDR") this.#setRanges(object.name, object);
     else if (object.name === this.#nodeName) this.#setNode(object);
   }
@@ -142,7 +148,7 @@ export class Cluster {
   remove(identity: ObjectIdentity): void {
     const key = nameKey(identity);
     if (identity.kind === "Service") this.#setService(key, undefined);
-    else if (identity.kind === "EndpointSlice") this.#setSlice(key, undefined);
+    else if (identity.kind === "EndpointSlice") this.#setSlice(identity, undefined);
     else if (identity.kind === "ServiceCIDR") this.#setRanges(identity.name, undefined);
     else if (identity.name === this.#nodeName) this.#setNode(undefined);
   }
@@ -182,7 +188,7 @@ export class Cluster {
   /** Every Service there is, handled or not, with the slices of its that count, by name. */
   *services(): Generator<{ service: ServiceObject; slices: readonly SliceObject[] }> {
     for (const { object: service, slices } of this.#services.values()) {
-      if (service !== undefined) yield { service, slices: sortedSlices(slices) };
+      if (service !== undefined) yield { service, slices };
     }
   }
 
@@ -201,7 +207,7 @@ export class Cluster {
   #state(key: string): ServiceState {
     const known = this.#services.get(key);
     if (known !== undefined) return known;
-    const state = { object: undefined, slices: new Map<string, SliceObject>(), rowKeys: NO_KEYS };
+    const state: ServiceState = { object: undefined, slices: NONE, rowKeys: NONE };
     this.#services.set(key, state);
     return state;
   }
@@ -214,21 +220,24 @@ export class Cluster {
     this.#dirty.add(key);
   }
 
-  #setSlice(key: string, slice: SliceObject | undefined): void {
+  #setSlice(identity: ObjectIdentity, slice: SliceObject | undefined): void {
+    const key = nameKey(identity);
     const used = slice !== undefined && isSliceUsed(slice) ? slice : undefined;
     const before = this.#sliceOwners.get(key);
     const owner = used && nameKey({ namespace: used.namespace, name: used.serviceName });
-    if (before === owner && before !== undefined) {
-      if (sameData(this.#state(before).slices.get(key), used)) return;
-    }
-    if (before !== undefined) {
-      this.#state(before).slices.delete(key);
+    if (before !== undefined && before !== owner) {
+      const state = this.#state(before);
+      const { name } = identity;
+      state.slices = withoutSlice(state.slices, name);
       this.#sliceOwners.delete(key);
       this.#dirty.add(before);
     }
     if (used === undefined || owner === undefined) return;
-    this.#state(owner).slices.set(key, used);
-    this.#sliceOwners.set(key, owner);
+    const state = this.#state(owner);
+    const known = state.slices.find(({ name }) => name === used.name);
+    if (sameData(known, used)) return;
+    state.slices = withSlice(state.slices, used);
+    if (before !== owner) this.#sliceOwners.set(key, owner);
     this.#dirty.add(owner);
   }
 
@@ -284,31 +293,30 @@ export class Cluster {
   #refresh(key: string, touched: Set<string>): void {
     const state = this.#services.get(key);
     if (state === undefined) return;
-    const rowKeys = new Set<string>();
-    this.#addresses.replace(key, state.object === undefined ? [] : addressClaims(state.object));
-    for (const row of this.#makeRows(state)) {
-      rowKeys.add(row.key);
+    const rows = this.#makeRows(state);
+    const rowKeys = rows.map((row) => row.key);
+    this.#addresses.replace(key, state.object === undefined ? NONE : addressClaims(state.object));
+    for (const row of rows) {
       touched.add(row.key);
       this.#wanted.set(row.key, row);
       this.#claims.replace(row, { createdMs: state.object!.createdMs });
     }
     for (const rowKey of state.rowKeys) {
-      if (rowKeys.has(rowKey)) continue;
+      if (rowKeys.includes(rowKey)) continue;
       touched.add(rowKey);
       this.#wanted.delete(rowKey);
       this.#claims.withdraw(rowKey);
     }
     state.rowKeys = rowKeys;
-    if (state.object === undefined && state.slices.size === 0) this.#services.delete(key);
+    if (state.object === undefined && state.slices.length === 0) this.#services.delete(key);
   }
 
   #makeRows({ object, slices }: ServiceState): ServiceRow[] {
     if (object === undefined) return [];
-    const sorted = sortedSlices(slices);
     return servicePorts(object).map((servicePort) => {
       const { family, port } = servicePort;
       const query = { name: port.name, protocol: port.protocol, family };
-      const endpoints = findEndpoints(sorted, query);
+      const endpoints = findEndpoints(slices, query);
       return makeServiceRow(servicePort, { endpoints, node: this.#context });
     });
   }
@@ -317,9 +325,9 @@ export class Cluster {
   #settledRow(key: string): ServiceRow | undefined {
     const row = this.#wanted.get(key);
     if (row === undefined) return undefined;
-    const frontends = row.frontends.filter((frontend) => this.#claims.isOwner(row, frontend));
+    const frontends = this.#claims.owned(row);
     if (frontends.length === 0) return undefined;
-    return frontends.length === row.frontends.length ? row : { ...row, frontends };
+    return frontends === row.frontends ? row : { ...row, frontends };
   }
 
   #handOut(key: string, { changed, removed }: Batch): void {
@@ -340,7 +348,7 @@ function canonicalAddresses(addresses: readonly string[]): string[] {
 }
 
 function hasZoneHints({ slices }: ServiceState): boolean {
-  for (const slice of slices.values()) {
+  for (const slice of slices) {
     if (slice.endpoints.some(({ zoneHints }) => zoneHints.length > 0)) return true;
   }
   return false;

@@ -4,9 +4,7 @@ import type { SliceEndpoint, SliceObject, SlicePort } from "./objects.ts";
 import type { Family, Protocol } from "./rows.ts";
 
 /** One address and port behind a service port, with what decides whether it is used. */
-export interface Endpoint extends SliceEndpoint {
-  port: number;
-}
+export type Endpoint = SliceEndpoint;
 
 /** What a slice port must match to serve a service port: name and protocol, not number (§4.3). */
 export interface EndpointQuery {
@@ -69,20 +67,24 @@ function dropDuplicates(sorted: readonly Endpoint[]): Endpoint[] {
  * The distinct endpoints of one service port, ordered by address and port. `slices` are those of
  * its Service, ordered by name, so that the result does not depend on their arrival (§4.11).
  */
-export function findEndpoints(slices: readonly SliceObject[], query: EndpointQuery): Endpoint[] {
-  const found: Endpoint[] = [];
+export function findEndpoints(
+  slices: readonly SliceObject[],
+  query: EndpointQuery,
+): readonly Endpoint[] {
+  const lists: (readonly Endpoint[])[] = [];
   for (const slice of slices) {
     if (slice.family !== query.family) continue;
     for (const slicePort of slice.ports) {
-      if (!isPortOf(slicePort, query)) continue;
-      const { port } = slicePort;
-      for (const endpoint of slice.endpoints) {
-        const { address, nodeName, ready, serving, terminating, zoneHints, nodeHints } = endpoint;
-        const conditions = { ready, serving, terminating };
-        found.push({ address, port, nodeName, ...conditions, zoneHints, nodeHints });
-      }
+      if (isPortOf(slicePort, query)) lists.push(endpointsAt(slicePort, slice));
     }
   }
+  const found = lists.length === 1 ? lists[0]! : lists.flat();
   if (isSorted(found)) return found;
-  return dropDuplicates(found.sort(compareEndpoints));
+  return dropDuplicates(found.toSorted(compareEndpoints));
+}
+
+/** A slice's endpoints at one of its ports: most slices have one, and then nothing is copied. */
+function endpointsAt({ port }: SlicePort, { ports, endpoints }: SliceObject): readonly Endpoint[] {
+  if (port === ports[0]!.port) return endpoints;
+  return endpoints.map((endpoint) => ({ ...endpoint, port }));
 }

@@ -57,6 +57,17 @@ interface TableOptions {
   kind: TableRow["kind"];
 }
 
+const MOST_SHARED = 256;
+/** The indexes below a count: most tables have all backends of their row, and share these. */
+const INDEXES: (readonly number[])[] = [];
+
+function firstIndexes(count: number): readonly number[] {
+  // Longer ones are rare, and would stay in memory for good.
+  if (count > MOST_SHARED) return Array.from({ length: count }, (_, index) => index);
+  INDEXES[count] ??= Object.freeze(Array.from({ length: count }, (_, index) => index));
+  return INDEXES[count];
+}
+
 const NO_TABLE: TableRow = { kind: "uniform", members: [], whenEmpty: "refuse" };
 
 /**
@@ -68,12 +79,11 @@ export function findFrontends(
   { nodePortAddresses }: { nodePortAddresses: NodePortAddresses },
 ): FrontendRow[] {
   const { port, family, clusterIP, externalIPs, loadBalancerIPs } = servicePort;
-  const frontends: FrontendRow[] = [];
+  const frontends: FrontendRow[] = [{ kind: "clusterIP", address: clusterIP, port: port.port }];
   const add = (kind: FrontendKind, address: string, { port }: { port: number }) => {
     if (frontends.some((row) => row.address === address && row.port === port)) return;
     frontends.push({ kind, address, port });
   };
-  add("clusterIP", clusterIP, port);
   for (const address of externalIPs) add("externalIP", address, port);
   for (const address of loadBalancerIPs) add("loadBalancer", address, port);
   if (port.nodePort !== 0) {
@@ -99,6 +109,7 @@ function findBackends(
   { lists, protocol }: { lists: EndpointLists; protocol: Protocol },
 ): readonly Endpoint[] {
   if (protocol !== "UDP") return lists.reachable;
+  if (lists.reachable.length === endpoints.length) return endpoints;
   const reachable = new Set(lists.reachable);
   return endpoints.filter((endpoint) => endpoint.serving || reachable.has(endpoint));
 }
@@ -109,6 +120,9 @@ function makeTable(
 ): TableRow {
   if (list === undefined || list.length === 0) {
     return { ...NO_TABLE, whenEmpty: whenEmpty(lists) };
+  }
+  if (list.length === backends.length) {
+    return { kind, members: firstIndexes(list.length), whenEmpty: "refuse" };
   }
   const members: number[] = [];
   // Both lists are in one order, and every endpoint of a list is among the backends.

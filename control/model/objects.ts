@@ -77,6 +77,8 @@ export interface SlicePort {
 export interface SliceEndpoint {
   /** The first address, canonical (§4.5). */
   address: string;
+  /** The number of the slice's first port, 0 without any: with it this is an Endpoint already. */
+  port: number;
   /** Empty if absent: then never local (§4.7). */
   nodeName: string;
   ready: boolean;

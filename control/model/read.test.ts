@@ -125,9 +125,10 @@ test("a slice keeps first addresses, default conditions and hints", (t) => {
       family: 4,
       ports: [{ name: "", protocol: "TCP", port: 8080 }],
       endpoints: [
-        { address: "10.244.1.1", nodeName: "node-a", ...ready, ...hints },
+        { address: "10.244.1.1", port: 8080, nodeName: "node-a", ...ready, ...hints },
         {
           address: "10.244.1.3",
+          port: 8080,
           nodeName: "",
           ready: true,
           serving: false,

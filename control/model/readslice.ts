@@ -52,7 +52,7 @@ function endpointAddress(value: unknown, field: string): ParsedAddress | string 
 
 function readEndpoint(
   entry: unknown,
-  { field, fields, family }: Place & { family: Family },
+  { field, fields, family, port }: Place & { family: Family; port: number },
 ): SliceEndpoint | undefined {
   const map = fields.map(entry, field);
   const addresses = fields.list(fieldOf(map, "addresses"), `${field}.addresses`);
@@ -70,6 +70,7 @@ function readEndpoint(
   const hints = fields.map(fieldOf(map, "hints"), `${field}.hints`);
   return {
     address: formatAddress(address.bytes),
+    port,
     nodeName: fields.text(fieldOf(map, "nodeName"), `${field}.nodeName`),
     ready: flag("ready", true),
     serving: flag("serving", true),
@@ -111,9 +112,12 @@ export function readSlice(metadata: Metadata, { value, fields }: Reading): Slice
     .list(fieldOf(value, "ports"), "ports")
     .map((entry, index) => readSlicePort(entry, { field: `ports[${index}]`, fields }))
     .filter(present);
+  const port = slice.ports[0]?.port ?? 0;
   slice.endpoints = fields
     .list(fieldOf(value, "endpoints"), "endpoints")
-    .map((entry, index) => readEndpoint(entry, { field: `endpoints[${index}]`, fields, family }))
+    .map((entry, index) => {
+      return readEndpoint(entry, { field: `endpoints[${index}]`, fields, family, port });
+    })
     .filter(present);
   return slice;
 }

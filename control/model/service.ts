@@ -33,18 +33,22 @@ export function isHandled(service: ServiceObject): boolean {
   return whyNotHandled(service) === undefined;
 }
 
+function ofFamily(addresses: readonly string[], family: Family): readonly string[] {
+  return addresses.filter((address) => addressFamily(address) === family);
+}
+
 /** The service ports of a Service, none if it is not handled or has no cluster IP (§2.3). */
 export function servicePorts(service: ServiceObject): ServicePort[] {
   const found: ServicePort[] = [];
   if (!isHandled(service)) return found;
-  for (const [index, family] of service.ipFamilies.entries()) {
-    const clusterIP = service.clusterIPs[index];
-    if (clusterIP === undefined || clusterIP === "") continue;
-    const ofFamily = (address: string) => addressFamily(address) === family;
-    const externalIPs = service.externalIPs.filter(ofFamily);
-    const loadBalancerIPs = service.ingress
-      .filter((ingress) => ingress.ipMode === "VIP" && ofFamily(ingress.address))
-      .map((ingress) => ingress.address);
+  for (let index = 0; index < service.ipFamilies.length; index++) {
+    const family = service.ipFamilies[index]!;
+    const clusterIP = service.clusterIPs[index] ?? "";
+    if (clusterIP === "") continue;
+    const externalIPs = ofFamily(service.externalIPs, family);
+    const captured = service.ingress.filter(({ ipMode }) => ipMode === "VIP");
+    const vips = captured.map(({ address }) => address);
+    const loadBalancerIPs = ofFamily(vips, family);
     for (const port of service.ports) {
       found.push({ service, port, family, clusterIP, externalIPs, loadBalancerIPs });
     }

@@ -48,7 +48,7 @@ export function whyNoConnection({ protocol }: FlowPacket): string | undefined {
 
 /** Why a connection from a pod shows its own address where the vectors say it is rewritten. */
 export const NO_MASQUERADE =
-  "a socket that was translated needs no rewritten source: the endpoint's reply finds the socket, " +
+  "a translated socket needs no rewritten source: the endpoint's reply finds the socket, " +
   "which knows what it asked, on whatever way it comes (§10)";
 
 /** Why a case of endpoint-selection is left out: its feature gate has a value of the past. */
