@@ -2,13 +2,8 @@ import test from "ava";
 import fc from "fast-check";
 import { frontendBucket, frontendKey, limit } from "../../bindings/layout.ts";
 import { BucketStore } from "./buckets.ts";
-import {
-  addressHash,
-  encodeFrontend,
-  encodeFrontendKey,
-  frontendCheck,
-  frontendHash,
-} from "./maps.ts";
+import { filterBits as readFilter } from "./filter.ts";
+import { encodeFrontend, encodeFrontendKey, frontendCheck, frontendHash } from "./maps.ts";
 import { MemoryHash } from "./memory.ts";
 import { bytesToText } from "./table.ts";
 
@@ -38,10 +33,8 @@ function openStore({ bytes, filter, rest }: Memory): BucketStore {
   return new BucketStore({ bytes, filter, overflow: rest });
 }
 
-/** The bits that svc_filter has for an address, as filter_lookup() in bpf/balance.h reads them. */
 function filterBits(filter: Uint8Array, key: Uint8Array): number {
-  const position = addressHash(key) % (filter.length * 2);
-  return (filter[position >> 1]! >> ((position & 1) * 4)) & 15;
+  return readFilter(new BigUint64Array(filter.buffer), key);
 }
 
 /** Finds a key as frontend_find() in bpf/balance.h does: its service id, or undefined. */

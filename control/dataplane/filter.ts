@@ -9,6 +9,16 @@ const WORD_BYTES = 8;
 /** The bits of all positions that say FILTER_ENDPOINT. */
 const ENDPOINT_BITS = 0x1111111111111111n * BigInt(limit.FILTER_ENDPOINT);
 
+/**
+ * What a filter says of an address (16 bytes, or a key that begins with one): FILTER_FRONTEND and
+ * so on, as filter_lookup() in bpf/balance.h reads it.
+ */
+export function filterBits(words: BigUint64Array, address: Uint8Array): number {
+  const position = addressHash(address) % (words.length * POSITIONS);
+  const shift = BigInt((position % POSITIONS) * POSITION_BITS);
+  return Number(words[Math.floor(position / POSITIONS)]! >> shift) & ((1 << POSITION_BITS) - 1);
+}
+
 export class Filter {
   readonly #words: BigUint64Array;
   /** Keys by the number of the bit that stands for them. */

@@ -1,8 +1,10 @@
 // What the kernel holds against what a folder of manifests says: both as a reader of the maps would
 // find it, endpoint by endpoint and slot by slot. Knows no agent.
+import { frontendKey, limit } from "../../bindings/layout.ts";
 import { bucketEntries } from "../../control/dataplane/buckets.ts";
 import { Dataplane } from "../../control/dataplane/dataplane.ts";
 import { DumpReader } from "../../control/dataplane/dump.ts";
+import { filterBits } from "../../control/dataplane/filter.ts";
 import { serviceKey } from "../../control/dataplane/held.ts";
 import { type OpenMaps, openPinned } from "../../control/dataplane/kernel.ts";
 import { Maps } from "../../control/dataplane/maps.ts";
@@ -13,8 +15,9 @@ import {
   readAll,
 } from "../../control/dataplane/memory.ts";
 import type { Pins } from "../../control/dataplane/pins.ts";
-import { Cluster } from "../../control/model/cluster.ts";
-import type { Protocol, ServiceRow } from "../../control/model/rows.ts";
+import { formatAddress } from "../../control/model/address.ts";
+import { type Batch, Cluster } from "../../control/model/cluster.ts";
+import type { Protocol } from "../../control/model/rows.ts";
 import { ManifestSource } from "../../control/source/manifests.ts";
 
 /** More than any folder of these tests has. */
@@ -41,10 +44,10 @@ export async function wantedContents(folder: string, nodeName: string): Promise<
     synced: () => {},
   });
   await source.close();
-  return contentsOf(cluster.takeDirty().changed);
+  return contentsOf(cluster.takeDirty());
 }
 
-function contentsOf(rows: readonly ServiceRow[]): Contents {
+function contentsOf({ changed: rows, addresses }: Batch): Contents {
   const storage = memoryStorage({
     services: 1024,
     backends: 4096,
@@ -53,6 +56,7 @@ function contentsOf(rows: readonly ServiceRow[]): Contents {
   });
   const dataplane = new Dataplane(new Maps(storage));
   dataplane.replace(rows);
+  dataplane.replaceAddresses(addresses.changed);
   const [error] = dataplane.flush();
   if (error) throw new Error(`${error.key}: ${error.message}`);
   return { services: rows.map(({ key }) => key).sort(), found: readAll(storage) };
@@ -63,6 +67,7 @@ export class KernelContents {
   readonly #maps: OpenMaps;
   readonly #dumps: DumpReader;
   readonly #buckets: Uint8Array;
+  readonly #filter: BigUint64Array;
   readonly #arrays: Pick<MemoryStorage, "services" | "backends" | "slots">;
 
   /** Throws if nothing is pinned. */
@@ -72,6 +77,8 @@ export class KernelContents {
     this.#maps = maps;
     this.#dumps = dumps;
     this.#buckets = maps.svc_frontends.mmap({ readOnly: true });
+    const filter = maps.svc_filter.mmap({ readOnly: true });
+    this.#filter = new BigUint64Array(filter.buffer, filter.byteOffset, filter.byteLength / 8);
     this.#arrays = {
       services: maps.svc_services.mmap({ readOnly: true }),
       backends: maps.svc_backends.mmap({ readOnly: true }),
@@ -95,6 +102,24 @@ export class KernelContents {
       copy.frontends.setBatch(keys, values);
     for (const { keys, values } of this.#maps.svc_overflow.entries())
       copy.frontends.setBatch(keys, values);
-    return { services: keys.sort(), found: readAll({ ...copy, ...this.#arrays }) };
+    const storage = { ...copy, ...this.#arrays };
+    this.#checkFilter(storage);
+    return { services: keys.sort(), found: readAll(storage) };
+  }
+
+  /** Throws unless svc_filter leads to every frontend; notes the endpoints that it marks. */
+  #checkFilter(storage: MemoryStorage): void {
+    for (const { keys } of storage.frontends.entries()) {
+      const isWildcard = keys[frontendKey.offset.protocol] === 0;
+      const bit = isWildcard ? limit.FILTER_WILDCARD : limit.FILTER_FRONTEND;
+      if (!(filterBits(this.#filter, keys) & bit))
+        throw new Error(`svc_filter hides a frontend of ${formatAddress(keys.subarray(0, 16))}`);
+    }
+    const maps = new Maps(storage);
+    for (const id of maps.usedBackends()) {
+      const { address } = maps.readBackend(id);
+      if (filterBits(this.#filter, address) & limit.FILTER_ENDPOINT)
+        storage.endpoints.add(formatAddress(address));
+    }
   }
 }
