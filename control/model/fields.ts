@@ -12,19 +12,31 @@ import { objectName, type Problem } from "./objects.ts";
 /** More problems of one object than this are counted, not listed. */
 const MAX_PROBLEMS = 16;
 const SHOWN_LENGTH = 60;
+/** Controls, separators of lines, and what has no shape or turns the direction of writing. */
+const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
 const MAX_PORT = 65535;
+/** Of objects, and so of nodes. */
+const LONGEST_NAME = 253;
 /** Two names of Kubernetes, which have at most 63 characters each, fit. */
 const MAX_NAME = 140;
 
 export type FieldMap = Readonly<Record<string, unknown>>;
 
+/** Text in quotes, with nothing in it that breaks a line or steers a terminal. */
+export function quote(text: string): string {
+  return JSON.stringify(text).replace(UNPRINTABLE, (character) => {
+    return `\\u{${character.codePointAt(0)!.toString(16)}}`;
+  });
+}
+
 /** A value as a message shows it: quoted if text, never longer than a line. */
 export function showValue(value: unknown): string {
   if (Array.isArray(value)) return "a list";
   if (typeof value === "object" && value !== null) return "a map";
+  if (typeof value === "function") return "a function";
   if (typeof value !== "string") return String(value).slice(0, SHOWN_LENGTH);
-  if (value.length <= SHOWN_LENGTH) return JSON.stringify(value);
-  return `${JSON.stringify(value.slice(0, SHOWN_LENGTH))}… (${value.length} characters)`;
+  if (value.length <= SHOWN_LENGTH) return quote(value);
+  return `${quote(value.slice(0, SHOWN_LENGTH))}… (${value.length} characters)`;
 }
 
 /** An object as a message names it: Service "a/b"; the name is cut if it is absurdly long. */
@@ -32,7 +44,7 @@ export function showObject(identity: { kind: string; namespace: string; name: st
   if (identity.kind === "" && identity.name === "") return "A document";
   const name = objectName(identity);
   const shown = name.length <= MAX_NAME ? name : `${name.slice(0, MAX_NAME)}…`;
-  return `${identity.kind} ${JSON.stringify(shown)}`;
+  return `${identity.kind} ${quote(shown)}`;
 }
 
 /** True for absent values: Kubernetes reads null as absent. */
@@ -111,6 +123,15 @@ export class Fields {
   text(value: unknown, field: string): string {
     if (typeof value === "string") return value;
     if (!isAbsent(value)) this.report(field, `is ${showValue(value)}, not text; it is ignored`);
+    return "";
+  }
+
+  /** The name of a node or zone at a field; "" if absent or something else. */
+  name(value: unknown, field: string): string {
+    const text = this.text(value, field);
+    if (text === "" || isName(text, LONGEST_NAME)) return text;
+    const wanted = `not a name of at most ${LONGEST_NAME} letters, digits, "-", "." and "_"`;
+    this.report(field, `is ${showValue(text)}, ${wanted}; it is ignored`);
     return "";
   }
 

@@ -141,7 +141,7 @@ function readNode(metadata: Metadata, { value, fields }: Reading): NodeObject {
     kind: "Node",
     namespace: "",
     name: metadata.name,
-    zone: fields.text(fieldOf(metadata.labels, LABEL_ZONE), `metadata.labels["${LABEL_ZONE}"]`),
+    zone: fields.name(fieldOf(metadata.labels, LABEL_ZONE), `metadata.labels["${LABEL_ZONE}"]`),
     addresses,
     podRanges: fields.ranges(fieldOf(spec, "podCIDRs"), "spec.podCIDRs"),
     isDeleted: metadata.isDeleted,

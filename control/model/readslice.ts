@@ -37,7 +37,7 @@ function readHints(value: unknown, { field, fields }: Place): readonly string[] 
   const names: string[] = [];
   for (const [index, entry] of fields.list(value, field).entries()) {
     const path = `${field}[${index}]`;
-    const name = fields.text(fieldOf(fields.map(entry, path), "name"), `${path}.name`);
+    const name = fields.name(fieldOf(fields.map(entry, path), "name"), `${path}.name`);
     if (name !== "") names.push(name);
   }
   return names;
@@ -71,7 +71,7 @@ function readEndpoint(
   return {
     address: formatAddress(address.bytes),
     port,
-    nodeName: fields.text(fieldOf(map, "nodeName"), `${field}.nodeName`),
+    nodeName: fields.name(fieldOf(map, "nodeName"), `${field}.nodeName`),
     ready: flag("ready", true),
     serving: flag("serving", true),
     terminating: flag("terminating", false),

@@ -1,7 +1,7 @@
 // From the text of one manifest file to the objects in it, with line and column of whatever cannot
 // be read. Pure; knows nothing of files changing, nor of the same object in another file.
 import { type Document, LineCounter, parseAllDocuments } from "yaml";
-import { showObject } from "../model/fields.ts";
+import { showObject, showValue } from "../model/fields.ts";
 import { type KubernetesObject, objectKey } from "../model/objects.ts";
 import { identify, readObject } from "../model/read.ts";
 import { findDuplicateKey, findOffset, type JsonPath, linePosition } from "./json.ts";
@@ -216,7 +216,7 @@ function readJson(text: string, collector: Collector): boolean {
   const duplicate = findDuplicateKey(text);
   if (duplicate === undefined) collector.addDocument(parsed.value, locate);
   else {
-    const message = `the key ${JSON.stringify(duplicate.key)} is there twice`;
+    const message = `the key ${showValue(duplicate.key)} is there twice`;
     const at = linePosition(text, duplicate.offset);
     collector.addBroken(message, { value: parsed.value, at });
   }
