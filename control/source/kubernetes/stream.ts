@@ -172,7 +172,7 @@ class ProtobufList implements ListReader {
     });
   }
 
-  /** Uses the field at `at`, and returns where the next one begins; undefined if it is not whole. */
+  /** Uses the field at `at`; returns where the next begins, or undefined if it is not whole. */
   #take(bytes: Buffer, at: number, { number, isLength, start, end }: Field): number | undefined {
     const isOutside = this.#left < 0;
     if (isOutside && number === RAW_FIELD && isLength) {
