@@ -1,5 +1,6 @@
 // Keeps a replica of one resource true to the API server: a list, then a watch that goes on where
-// the last one ended, for ever. Knows when to list again and how long to wait, not what objects mean.
+// the last one ended, for ever. Knows when to list again and how long to wait, not what objects
+// mean.
 import type { Answer, ApiClient } from "./client.ts";
 import { Decoder, type WatchEvent } from "./decode.ts";
 import {
@@ -83,10 +84,12 @@ export class Reflector {
       let waitMs = 0;
       try {
         await this.#attempt();
-        if (clock.now() - startMs >= SHORT_MS) this.#backoff.reset();
+        if (clock.now() - startMs >= SHORT_MS) this.#restart();
         else waitMs = this.#backoff.next();
       } catch (error) {
         if (signal.aborted) return;
+        // A watch that worked for a while is not one more failure in a row.
+        if (this.#isWatching && clock.now() - startMs >= SHORT_MS) this.#restart();
         waitMs = this.#afterFailure(error as Error);
         if (this.#isWorthTelling(error as Error, waitMs)) onFailed(error as Error);
       }
@@ -191,9 +194,13 @@ export class Reflector {
     onListed();
   }
 
-  #succeed(): void {
+  #restart(): void {
     this.#failures = 0;
     this.#backoff.reset();
+  }
+
+  #succeed(): void {
+    this.#restart();
     this.#options.onWell();
   }
 

@@ -1,4 +1,5 @@
-// What is watched at the API server, and by which selectors (§1.1 to §1.4). Knows no connection.
+// What is watched at the API server, and by which selectors (§1.1 to §1.4). Knows no connection
+// and no object.
 import type { WatchedKind } from "./decode.ts";
 
 const PROXY_NAME = "service.kubernetes.io/service-proxy-name";

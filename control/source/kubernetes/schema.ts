@@ -27,6 +27,7 @@ const objectMeta = message({
   3: ["namespace", "text"],
   6: ["resourceVersion", "text"],
   8: ["creationTimestamp", "time"],
+  9: ["deletionTimestamp", "time"],
   11: ["labels", "labels"],
   12: ["annotations", "labels"],
 });
@@ -105,7 +106,10 @@ export const OBJECTS = {
   }),
   Node: message({
     1: ["metadata", objectMeta],
-    2: ["spec", message({ 7: ["podCIDRs[]", "text"] })],
+    2: [
+      "spec",
+      message({ 5: ["taints[]", message({ 1: ["key", "text"] })], 7: ["podCIDRs[]", "text"] }),
+    ],
     3: [
       "status",
       message({ 5: ["addresses[]", message({ 1: ["type", "text"], 2: ["address", "text"] })] }),
