@@ -7,6 +7,7 @@ import { whyNoLab } from "../lab/lab.ts";
 import type { Bench, Context, Measured } from "./bench.ts";
 import { change } from "./change.ts";
 import { connect } from "./connect.ts";
+import { decode } from "./decode.ts";
 import { dump } from "./dump.ts";
 import { type Machine, readMachine } from "./machine.ts";
 import { memory } from "./memory.ts";
@@ -15,6 +16,7 @@ import { type Entry, formatMeasured, toEntries } from "./report.ts";
 import { select } from "./select.ts";
 
 const benches: readonly Bench[] = [connect, pod, dump, change, memory, select];
+const benches: readonly Bench[] = [connect, pod, dump, change, memory, decode];
 
 const checkout = path.resolve(import.meta.dirname, "../..");
 const USAGE = `Usage: npm run bench [NAME…] [-- --json] [-- --quick]

@@ -42,7 +42,8 @@ function compileBpf(from, to) {
   }
 }
 
-function bundle(entry, outfile, extra = []) {
+/** `place` says where the result goes: --outfile, or --outdir with --splitting. */
+function bundle(entry, ...place) {
   const banner = [
     "#!/usr/bin/env node",
     'import { createRequire as bundledRequire } from "node:module";',
@@ -58,10 +59,8 @@ function bundle(entry, outfile, extra = []) {
     "--external:koffi",
     "--log-level=warning",
     `--banner:js=${banner}`,
-    `--outfile=${outfile}`,
-    ...extra,
+    ...place,
   );
-  chmodSync(outfile, 0o755);
 }
 
 rmSync("build", { recursive: true, force: true });
@@ -71,12 +70,20 @@ for (const folder of isShipOnly ? [] : ["bindings", "test", "bench"]) {
   for (const found of globFolders(folder, "testdata")) compileBpf(found, path.join("build", found));
 }
 if (generate) {
-  bundle("bindings/generate.ts", "build/generate.mjs");
+  bundle("bindings/generate.ts", "--outfile=build/generate.mjs");
   run(process.execPath, "build/generate.mjs", "dist/sock.bpf.o", "bindings/layout.ts");
 }
 if (!isShipOnly) run("node_modules/.bin/tsc", "-p", "tsconfig.json");
 const { version } = JSON.parse(readFileSync("package.json", "utf8"));
-bundle("control/main.ts", "dist/bpfsvc.js", [`--define:BPFSVC_VERSION="${version}"`]);
+// In pieces, so that no verb reads the code of another: the Kubernetes client alone is 2 MB.
+bundle(
+  "control/main.ts",
+  `--define:BPFSVC_VERSION="${version}"`,
+  "--splitting",
+  "--outdir=dist",
+  "--entry-names=bpfsvc",
+);
+chmodSync("dist/bpfsvc.js", 0o755);
 
 /** Folders called `name` anywhere below `folder`. */
 function globFolders(folder, name) {

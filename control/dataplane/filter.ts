@@ -5,6 +5,7 @@ import { addressHash } from "./maps.ts";
 
 const POSITIONS = limit.FILTER_POSITIONS;
 const POSITION_BITS = 4;
+const POSITION_MASK = 0xfn;
 const WORD_BYTES = 8;
 /** The bits of all positions that say FILTER_ENDPOINT. */
 const ENDPOINT_BITS = 0x1111111111111111n * BigInt(limit.FILTER_ENDPOINT);
@@ -16,7 +17,7 @@ const ENDPOINT_BITS = 0x1111111111111111n * BigInt(limit.FILTER_ENDPOINT);
 export function filterBits(words: BigUint64Array, address: Uint8Array): number {
   const position = addressHash(address) % (words.length * POSITIONS);
   const shift = BigInt((position % POSITIONS) * POSITION_BITS);
-  return Number(words[Math.floor(position / POSITIONS)]! >> shift) & ((1 << POSITION_BITS) - 1);
+  return Number((words[Math.floor(position / POSITIONS)]! >> shift) & POSITION_MASK);
 }
 
 export class Filter {

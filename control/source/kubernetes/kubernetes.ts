@@ -1,0 +1,175 @@
+// The Kubernetes API as a source of objects: everything that is watched, delivered as one. Knows
+// what must be there before anything may be programmed, and tells of outages; protocol and bytes
+// are its neighbours' business.
+import type { KubernetesObject, SliceObject } from "../../model/objects.ts";
+import { StandingProblems } from "../problems.ts";
+import type { Sink, Source } from "../source.ts";
+import { ApiClient, TIMEOUTS, type Timeouts } from "./client.ts";
+import { Credentials } from "./credentials.ts";
+import { ApiError } from "./errors.ts";
+import { Outage } from "./outage.ts";
+import { Reflector } from "./reflector.ts";
+import { Delivery, type Replica } from "./replica.ts";
+import { type Resource, watchedResources } from "./resources.ts";
+import { isApiServerSlice, Servers, serversOf } from "./servers.ts";
+import { type BackoffOptions, type Clock, machineClock } from "./time.ts";
+
+/** Codes that say that a resource is not to be had: it has no objects for us then. */
+const NOT_TO_BE_HAD: readonly number[] = [403, 404];
+const BACKOFF: BackoffOptions = { firstMs: 500, lastMs: 30_000 };
+
+export interface KubernetesOptions {
+  /** Path of a kubeconfig; without it, the service account of the pod that this runs in. */
+  kubeconfig?: string;
+  nodeName: string;
+  /** Where the API server's addresses are kept for the next start; nowhere if not given. */
+  statePath?: string;
+  log: { debug(message: string): void };
+  timeouts?: Timeouts;
+  backoff?: BackoffOptions;
+  clock?: Clock;
+}
+
+interface Watched {
+  resource: Resource;
+  replica: Replica;
+  reflector: Reflector;
+}
+
+/** Services, EndpointSlices, the own Node and ServiceCIDRs of an API server, kept up to date. */
+export class KubernetesSource implements Source {
+  readonly #options: KubernetesOptions;
+  readonly #clock: Clock;
+  readonly #credentials: Credentials;
+  readonly #servers: Servers;
+  readonly #unsettled = new Set<Resource>();
+  #watched: Watched[] = [];
+  #running: Promise<unknown> = Promise.resolve();
+  #delivery: Delivery | undefined;
+  #sink: Sink | undefined;
+  #onStarted: () => void = () => {};
+  /** The slices of the API server's own Service, by name, and whether they changed. */
+  readonly #apiServer = new Map<string, SliceObject>();
+  #hasMoved = false;
+
+  constructor(options: KubernetesOptions) {
+    this.#options = options;
+    this.#clock = options.clock ?? machineClock;
+    this.#credentials = new Credentials(options.kubeconfig);
+    this.#servers = new Servers(options.statePath);
+  }
+
+  /**
+   * Rejects if the credentials cannot be read. A server that does not answer is waited for, and
+   * told of; resolves without anything being synced if `close` comes first.
+   */
+  async start(sink: Sink): Promise<void> {
+    const { server } = await this.#credentials.get();
+    this.#options.log.debug(`API server "${server.host}", by ${this.#credentials.origin}`);
+    this.#sink = sink;
+    const delivery = new Delivery(this.#listenTo(sink), new StandingProblems(sink));
+    this.#delivery = delivery;
+    const { timeouts = TIMEOUTS } = this.#options;
+    const [credentials, servers] = [this.#credentials, this.#servers];
+    const client = new ApiClient({ credentials, servers, timeouts });
+    const resources = watchedResources(this.#options.nodeName);
+    for (const resource of resources) this.#unsettled.add(resource);
+    this.#watched = resources.map((resource) => {
+      const replica = delivery.addReplica(resource.kind);
+      return { resource, replica, reflector: this.#makeReflector({ resource, replica, client }) };
+    });
+    const started = new Promise<void>((resolve) => {
+      this.#onStarted = resolve;
+    });
+    this.#running = Promise.all(this.#watched.map(({ reflector }) => reflector.run()));
+    await started;
+  }
+
+  async close(): Promise<void> {
+    this.#sink = undefined;
+    for (const { reflector } of this.#watched) reflector.close();
+    this.#onStarted();
+    await this.#running;
+    this.#credentials.close();
+  }
+
+  #makeReflector(parts: { resource: Resource; replica: Replica; client: ApiClient }): Reflector {
+    const { resource, replica } = parts;
+    const { backoff = BACKOFF } = this.#options;
+    const outage = new Outage(this.#clock, {
+      problem: (message) => this.#sink?.problem(message),
+      resolved: (message) => this.#sink?.resolved(message),
+    });
+    return new Reflector({
+      ...parts,
+      clock: this.#clock,
+      backoff,
+      onListed: () => {
+        this.#options.log.debug(`Listed ${replica.size} ${resource.title}`);
+        this.#settle(resource);
+      },
+      onChanged: () => this.#tellChanged(),
+      onFailed: (error) => {
+        outage.fail(error.message);
+        const code = error instanceof ApiError ? error.code : 0;
+        if (!resource.isRequired && NOT_TO_BE_HAD.includes(code)) this.#settle(resource);
+      },
+      onWell: () => outage.end(),
+    });
+  }
+
+  /** A resource is known as a whole, or known not to be had. */
+  #settle(resource: Resource): void {
+    const isFirst = this.#unsettled.delete(resource) && this.#unsettled.size === 0;
+    if (!isFirst) {
+      this.#tellChanged();
+      return;
+    }
+    this.#delivery?.takeChanged();
+    this.#learnServers();
+    this.#sink?.synced();
+    this.#sink?.changed();
+    this.#onStarted();
+  }
+
+  #tellChanged(): void {
+    if (!this.#delivery?.takeChanged() || this.#unsettled.size > 0) return;
+    this.#learnServers();
+    this.#sink?.changed();
+  }
+
+  /** The sink, with an eye on the API server's own Service. */
+  #listenTo(sink: Sink): Pick<Sink, "apply" | "remove"> {
+    return {
+      apply: (object) => {
+        sink.apply(object);
+        if (!isOfApiServer(object)) return;
+        this.#apiServer.set(object.name, object);
+        this.#hasMoved = true;
+      },
+      remove: (identity) => {
+        sink.remove(identity);
+        const isSlice = identity.kind === "EndpointSlice" && identity.namespace === "default";
+        if (isSlice && this.#apiServer.delete(identity.name)) this.#hasMoved = true;
+      },
+    };
+  }
+
+  /** Keeps where else an API server is, as its own Service says. */
+  #learnServers(): void {
+    if (!this.#hasMoved) return;
+    this.#hasMoved = false;
+    try {
+      this.#servers.learn(serversOf(this.#apiServer.values()));
+    } catch (error) {
+      this.#sink?.problem(
+        `Cannot keep the API server's addresses in "${this.#options.statePath}": ` +
+          `${(error as Error).message}; make the folder writable`,
+      );
+    }
+  }
+}
+
+function isOfApiServer(object: KubernetesObject): object is SliceObject {
+  return object.kind === "EndpointSlice" && isApiServerSlice(object);
+}

@@ -1,0 +1,276 @@
+// Keeps a replica of one resource true to the API server: a list, then a watch that goes on where
+// the last one ended, for ever. Knows when to list again and how long to wait, not what objects
+// mean.
+import type { Answer, ApiClient } from "./client.ts";
+import { Decoder, type WatchEvent } from "./decode.ts";
+import {
+  ApiError,
+  answerError,
+  ConnectionError,
+  contentError,
+  type Subject,
+  type Verb,
+} from "./errors.ts";
+import { addTo, type Listing, type Replica, removeFrom, versionNumber } from "./replica.ts";
+import type { Resource } from "./resources.ts";
+import { JSON_TYPE, type ListMeta, makeEventReader, makeListReader, PROTOBUF } from "./stream.ts";
+import { Backoff, type BackoffOptions, type Clock } from "./time.ts";
+import { DecodeError } from "./wire.ts";
+
+const GONE = 410;
+/** The server's answer to a version that it has not seen yet. */
+const TOO_NEW = 504;
+const NOT_ACCEPTABLE = 406;
+/** Answers that tell that a server has no streamed lists: 422, and 400 of some in between. */
+const NOT_STREAMED: readonly number[] = [400, 422];
+const PAGE = 500;
+/** A watch is ended by the server after this many seconds, to twice as many. */
+const WATCH_SECONDS = 300;
+/** A watch that ends sooner was no success. */
+const SHORT_MS = 1000;
+/** So many lists that are older than what is known: then the server's state was set back. */
+const STALE_LISTS = 5;
+/** A broken connection is reported only if so many attempts after it were in vain. */
+const QUIET_FAILURES = 2;
+
+export interface ReflectorOptions {
+  resource: Resource;
+  replica: Replica;
+  client: ApiClient;
+  clock: Clock;
+  backoff: BackoffOptions;
+  /** The replica holds a full list; may be called again. */
+  onListed: () => void;
+  /** Objects of the replica may have changed. */
+  onChanged: () => void;
+  /** An attempt failed; the next one is under way after a wait. */
+  onFailed: (error: Error) => void;
+  /** Attempts succeed again. */
+  onWell: () => void;
+}
+
+/** Lists and watches one resource. */
+export class Reflector {
+  readonly #options: ReflectorOptions;
+  readonly #decoder: Decoder;
+  readonly #backoff: Backoff;
+  readonly #closing = new AbortController();
+  /** The version that a watch goes on from; empty if all must be listed. */
+  #resume = "";
+  /** The newest version that was seen; no list may be older. */
+  #newest = "";
+  #staleLists = 0;
+  #tooNew = 0;
+  /** Attempts that failed since the last success. */
+  #failures = 0;
+  /** Whether the present attempt has got as far as a watch. */
+  #isWatching = false;
+  #isStreamed = true;
+  #isJson = false;
+  #isPaged = true;
+
+  constructor(options: ReflectorOptions) {
+    this.#options = options;
+    this.#decoder = new Decoder(options.resource.kind);
+    this.#backoff = new Backoff(options.backoff, () => options.clock.random());
+  }
+
+  /** Runs until `close`. Never rejects. */
+  async run(): Promise<void> {
+    const { clock, onFailed } = this.#options;
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      const startMs = clock.now();
+      let waitMs = 0;
+      try {
+        await this.#attempt();
+        if (clock.now() - startMs >= SHORT_MS) this.#restart();
+        else waitMs = this.#backoff.next();
+      } catch (error) {
+        if (signal.aborted) return;
+        // A watch that worked for a while is not one more failure in a row.
+        if (this.#isWatching && clock.now() - startMs >= SHORT_MS) this.#restart();
+        waitMs = this.#afterFailure(error as Error);
+        if (this.#isWorthTelling(error as Error, waitMs)) onFailed(error as Error);
+      }
+      if (waitMs > 0) await clock.sleep(waitMs, signal).catch(() => {});
+    }
+  }
+
+  /** Ends requests under way; nothing is reported after it. */
+  close(): void {
+    this.#closing.abort();
+  }
+
+  /** One list, and one watch after it. */
+  async #attempt(): Promise<void> {
+    this.#isWatching = false;
+    if (this.#resume === "" && !this.#isStreamed) await this.#list();
+    await this.#watch();
+  }
+
+  /** Watches break off and versions are forgotten: that is usual, unless it goes on. */
+  #isWorthTelling(error: Error, waitMs: number): boolean {
+    if (waitMs === 0) return false;
+    const isGone = error instanceof ApiError && error.code === GONE;
+    const isCut = this.#isWatching && error instanceof ConnectionError;
+    return ++this.#failures > QUIET_FAILURES || !(isGone || isCut);
+  }
+
+  /** What is done differently next time, and how long that waits, in ms. */
+  #afterFailure(error: Error): number {
+    const code = error instanceof ApiError ? error.code : 0;
+    const isListing = this.#resume === "";
+    if (code === NOT_ACCEPTABLE && !this.#isJson) {
+      this.#isJson = true;
+      return 0;
+    }
+    if (isListing && this.#isStreamed && NOT_STREAMED.includes(code)) {
+      this.#isStreamed = false;
+      return 0;
+    }
+    if (code === GONE) {
+      // Pages may be outlived by the state that they are of: the whole in one answer is not.
+      if (isListing) this.#isPaged = false;
+      this.#resume = "";
+    }
+    if (code === TOO_NEW && isListing) this.#tooNew++;
+    const waitMs = this.#backoff.next();
+    return error instanceof ApiError ? Math.max(waitMs, error.retryAfterMs) : waitMs;
+  }
+
+  #open(verb: Verb, query: Record<string, string>): Promise<Answer> {
+    const { client, resource } = this.#options;
+    const accept = this.#isJson ? JSON_TYPE : `${PROTOBUF}, ${JSON_TYPE};q=0.5`;
+    return client.open({ verb, resource, query, accept }, this.#closing.signal);
+  }
+
+  /** What a list must not be older than, unless the server's state seems to have been set back. */
+  #freshness(): Record<string, string> {
+    const isSetBack = this.#staleLists >= STALE_LISTS || this.#tooNew >= STALE_LISTS;
+    if (this.#newest === "" || isSetBack) return {};
+    return { resourceVersion: this.#newest, resourceVersionMatch: "NotOlderThan" };
+  }
+
+  async #list(): Promise<void> {
+    const listing: Listing = new Map();
+    let token = "";
+    let version = "";
+    do {
+      const start = { ...(this.#isPaged && { limit: String(PAGE) }), ...this.#freshness() };
+      const next = { limit: String(PAGE), continue: token };
+      const { meta, subject } = await this.#listPage(token === "" ? start : next, listing);
+      token = meta.continue;
+      version = meta.resourceVersion;
+      if (token === "") this.#take(listing, { version, subject });
+    } while (token !== "");
+  }
+
+  async #listPage(
+    query: Record<string, string>,
+    listing: Listing,
+  ): Promise<{ meta: ListMeta; subject: Subject }> {
+    const { mediaType, subject, consume } = await this.#open("list", query);
+    const reader = makeListReader(mediaType, this.#decoder, (version) => addTo(listing, version))!;
+    await consume((piece) => understand(subject, () => reader.push(piece)));
+    return { meta: understand(subject, () => reader.end()), subject };
+  }
+
+  /** Takes a full listing. Throws if it is older than what is known. */
+  #take(listing: Listing, { version, subject }: { version: string; subject: Subject }): void {
+    const { replica, onListed } = this.#options;
+    const isOlder = versionNumber(version) < versionNumber(this.#newest);
+    if (isOlder && ++this.#staleLists <= STALE_LISTS) {
+      const reason = `it shows resourceVersion "${version}" after "${this.#newest}"`;
+      throw contentError(subject, reason);
+    }
+    replica.replace(listing, { isSetBack: isOlder });
+    this.#staleLists = 0;
+    this.#tooNew = 0;
+    this.#isPaged = true;
+    this.#newest = version;
+    this.#resume = version;
+    this.#succeed();
+    onListed();
+  }
+
+  #restart(): void {
+    this.#failures = 0;
+    this.#backoff.reset();
+  }
+
+  #succeed(): void {
+    this.#restart();
+    this.#options.onWell();
+  }
+
+  async #watch(): Promise<void> {
+    const { clock, onChanged, onWell } = this.#options;
+    const seconds = Math.round(WATCH_SECONDS * (1 + clock.random()));
+    const query = {
+      watch: "1",
+      allowWatchBookmarks: "true",
+      timeoutSeconds: String(seconds),
+      ...this.#beginning(),
+    };
+    const { mediaType, subject, consume } = await this.#open("watch", query);
+    this.#isWatching = true;
+    let listing: Listing | undefined = this.#resume === "" ? new Map() : undefined;
+    const reader = makeEventReader(mediaType, this.#decoder, (event) => {
+      if (event.type === "ERROR")
+        throw answerError(event.status.code, subject, { status: event.status });
+      if (listing === undefined) this.#follow(event);
+      else if (this.#collect(event, { listing, subject })) listing = undefined;
+    })!;
+    if (listing === undefined) onWell();
+    await consume((piece) => {
+      understand(subject, () => reader.push(piece));
+      onChanged();
+    });
+    understand(subject, () => reader.end());
+    if (listing !== undefined) throw contentError(subject, "the initial events did not end");
+  }
+
+  #beginning(): Record<string, string> {
+    if (this.#resume !== "") return { resourceVersion: this.#resume };
+    const freshness = { resourceVersionMatch: "NotOlderThan", ...this.#freshness() };
+    return { sendInitialEvents: "true", ...freshness };
+  }
+
+  /** Takes an initial event; true if it was the last one. */
+  #collect(
+    event: Exclude<WatchEvent, { type: "ERROR" }>,
+    { listing, subject }: { listing: Listing; subject: Subject },
+  ): boolean {
+    if (event.type === "DELETED") removeFrom(listing, event.version);
+    else if (event.type !== "BOOKMARK") addTo(listing, event.version);
+    else if (event.endsInitialEvents && event.resourceVersion !== "") {
+      this.#take(listing, { version: event.resourceVersion, subject });
+      return true;
+    }
+    return false;
+  }
+
+  /** Takes an event of a watch that goes on. */
+  #follow(event: Exclude<WatchEvent, { type: "ERROR" }>): void {
+    const { replica } = this.#options;
+    if (event.type === "DELETED") replica.remove(event.version);
+    else if (event.type !== "BOOKMARK") replica.apply(event.version);
+    const { resourceVersion } = event.type === "BOOKMARK" ? event : event.version;
+    // Versions only go forward: what is repeated must not set back where to go on.
+    if (versionNumber(resourceVersion) <= versionNumber(this.#resume)) return;
+    this.#resume = resourceVersion;
+    this.#newest = resourceVersion;
+    this.#succeed();
+  }
+}
+
+/** Runs a reader; bytes that it cannot decode are an error of this request. */
+function understand<T>(subject: Subject, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof DecodeError) throw contentError(subject, error.message);
+    throw error;
+  }
+}
