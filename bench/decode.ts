@@ -139,8 +139,8 @@ async function run(context: Context): Promise<Measured> {
     }),
   ];
   const notes = [
-    `CPU is of all threads, compilers and collectors included, after ${WARM_UP} rounds to warm up. ` +
-      "JSON.parse makes plain values: nothing is checked in them.",
+    `CPU is of all threads, compilers and collectors included, after ${WARM_UP} rounds to warm ` +
+      "up. JSON.parse makes plain values: nothing is checked in them.",
   ];
   return { figures, samples, notes };
 }

@@ -1,9 +1,16 @@
 // The Kubernetes API as a source, on the lab's API server: what is delivered and when, and what
 // becomes of it while the server, the network, rights or credentials fail.
+import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { createServer as createTlsServer } from "node:https";
+import { type AddressInfo, connect, type Socket } from "node:net";
 import path from "node:path";
 import test, { type ExecutionContext } from "ava";
+import { machineClock } from "../../control/source/kubernetes/time.ts";
+import { Authority } from "../../lab/apiserver/certificates.ts";
 import type { Effect } from "../../lab/apiserver/faults.ts";
+import { makeKubeconfig } from "../../lab/apiserver/kubeconfig.ts";
 import { startApiServer } from "../../lab/apiserver/server.ts";
 import { waitFor } from "../../lab/wait.ts";
 import {
@@ -368,3 +375,131 @@ test.serial(
     t.regex(empty.message, /leads to no cluster; correct it/);
   },
 );
+
+for (const watchList of [true, false]) {
+  const how = watchList ? "streamed lists" : "pages";
+  test.serial(`an older state is refused for minutes, then taken, with ${how}`, async (t) => {
+    const authority = new Authority();
+    const scene = await Scene.create(t, { authority, watchList, resourceVersion: 500 });
+    const { server, recorder } = scene;
+    scene.writeKubeconfig(server.kubeconfigFor({ user: "node" }));
+    let lateMs = 0;
+    const clock = { ...machineClock, now: () => performance.now() + lateMs };
+    await scene.start({ clock });
+    await server.close();
+    // The same address, but the state of some days ago: a backup was restored.
+    const port = Number(new URL(server.url).port);
+    const restored = await startApiServer({ authority, watchList, port, objects: makeObjects(2) });
+    t.teardown(() => restored.close());
+    await waitFor(() => restored.countOpen({ verb: "watch" }) === 5, { what: "watches" });
+    for (let bookmark = 0; bookmark < 3; bookmark++) restored.bookmark();
+    const refusal = /is at resourceVersion "\d+" after "\d+"|Too large/;
+    await waitFor(() => recorder.problems.some((text) => refusal.test(text)), { what: "doubt" });
+    const before = restored.requests.length;
+    await waitFor(() => restored.requests.length > before + 60, { what: "many attempts" });
+    t.deepEqual(recorder.removed, []);
+    lateMs = 301_000;
+    await waitFor(() => recorder.removed.length > 0, { what: "the older state" });
+    await waitFor(() => recorder.objects.size === 5, { what: "just the older state" });
+    t.deepEqual(recorder.removed.sort(), ["EndpointSlice shop/web-2-x", "Service shop/web-2"]);
+  });
+}
+
+test.serial("credentials of a plugin are used, and asked for again when refused", async (t) => {
+  const scene = await Scene.create(t);
+  const { server, recorder, folder } = scene;
+  const file = path.join(folder, "credential.json");
+  const token = server.access.issueToken("plugin");
+  const write = (value: string) => {
+    const apiVersion = "client.authentication.k8s.io/v1";
+    const credential = { apiVersion, kind: "ExecCredential", status: { token: value } };
+    writeFileSync(file, JSON.stringify(credential));
+  };
+  write(token);
+  const config = JSON.parse(server.kubeconfig);
+  const exec = { apiVersion: "client.authentication.k8s.io/v1", command: "cat", args: [file] };
+  config.users[0].user = { exec };
+  scene.writeKubeconfig(JSON.stringify(config));
+  await scene.start();
+  t.true(server.requests.every(({ user }) => user === "plugin"));
+  server.access.expireToken(token);
+  write(server.access.issueToken("plugin"));
+  server.strike({}, { kind: "cut" });
+  server.apply(makeService("after"));
+  await scene.settle("the state after the new credential");
+  t.deepEqual(recorder.removed, []);
+});
+
+test.serial("a proxy of the kubeconfig is used", async (t) => {
+  const scene = await Scene.create(t);
+  let connections = 0;
+  const proxy = createServer();
+  proxy.on("connect", (request, client: Socket) => {
+    connections++;
+    const [host, port] = request.url!.split(":");
+    const upstream = connect(Number(port), host, () => {
+      client.write("HTTP/1.1 200 Connection established\r\n\r\n");
+      upstream.pipe(client).pipe(upstream);
+    });
+    for (const socket of [client, upstream]) socket.on("error", () => {});
+  });
+  proxy.listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  t.teardown(() => proxy.close());
+  const config = JSON.parse(scene.server.kubeconfig);
+  const { port } = proxy.address() as AddressInfo;
+  config.clusters[0].cluster["proxy-url"] = `http://127.0.0.1:${port}`;
+  scene.writeKubeconfig(JSON.stringify(config));
+  const source = await scene.start();
+  await scene.settle("all");
+  t.true(connections >= 5);
+  await source.close();
+});
+
+test.serial(
+  "a server without protobuf and streamed lists is asked for JSON in pages",
+  async (t) => {
+    const scene = await Scene.create(t);
+    const authority = new Authority();
+    const { key, certificate } = authority.server(["127.0.0.1"]);
+    const accepts: string[] = [];
+    const server = createTlsServer({ key, cert: certificate }, (request, response) => {
+      const { searchParams, pathname } = new URL(request.url!, "https://127.0.0.1");
+      const accept = request.headers.accept ?? "";
+      accepts.push(accept);
+      const answer = (code: number, value: object) => {
+        response.writeHead(code, { "content-type": "application/json" });
+        response.end(JSON.stringify(value));
+      };
+      if (accept.includes("protobuf")) return answer(406, { kind: "Status", code: 406 });
+      if (searchParams.has("sendInitialEvents")) return answer(422, { kind: "Status", code: 422 });
+      if (searchParams.has("watch")) {
+        response.writeHead(200, { "content-type": "application/json" });
+        return response.flushHeaders();
+      }
+      const kind = pathname.endsWith("/services") ? "ServiceList" : kindOfList(pathname);
+      const isOurs = searchParams.get("labelSelector")?.startsWith("!service.k") === true;
+      const items = isOurs && kind === "ServiceList" ? [makeService("old")] : null;
+      return answer(200, { kind, metadata: { resourceVersion: "7" }, items });
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    t.teardown(() => server.close());
+    const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const proof = { token: "any" };
+    scene.writeKubeconfig(
+      makeKubeconfig({ url, authority: authority.certificate, user: "any", proof }),
+    );
+    const source = await scene.start();
+    t.deepEqual([...scene.recorder.objects.keys()], ["Service shop/old"]);
+    t.deepEqual(scene.recorder.problems, []);
+    t.is(accepts.filter((accept) => accept.includes("protobuf")).length, 5);
+    await source.close();
+    server.closeAllConnections();
+  },
+);
+
+function kindOfList(pathname: string): string {
+  if (pathname.endsWith("/endpointslices")) return "EndpointSliceList";
+  return pathname.endsWith("/nodes") ? "NodeList" : "ServiceCIDRList";
+}

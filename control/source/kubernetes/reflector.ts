@@ -28,8 +28,12 @@ const PAGE = 500;
 const WATCH_SECONDS = 300;
 /** A watch that ends sooner was no success. */
 const SHORT_MS = 1000;
-/** So many lists that are older than what is known: then the server's state was set back. */
-const STALE_LISTS = 5;
+/** After so many refusals a list need no longer be as new as what is known. */
+const MOST_TOO_NEW = 5;
+/** So many bookmarks in a row that are older than what is known: then all is listed. */
+const MOST_OLD_BOOKMARKS = 3;
+/** Lists that are older than what is known for so long: then the server's state was set back. */
+const SET_BACK_MS = 300_000;
 /** A broken connection is reported only if so many attempts after it were in vain. */
 const QUIET_FAILURES = 2;
 
@@ -59,8 +63,10 @@ export class Reflector {
   #resume = "";
   /** The newest version that was seen; no list may be older. */
   #newest = "";
-  #staleLists = 0;
+  /** Since when lists are older than what is known; undefined while they are not. */
+  #staleSinceMs: number | undefined;
   #tooNew = 0;
+  #oldBookmarks = 0;
   /** Attempts that failed since the last success. */
   #failures = 0;
   /** Whether the present attempt has got as far as a watch. */
@@ -145,10 +151,9 @@ export class Reflector {
     return client.open({ verb, resource, query, accept }, this.#closing.signal);
   }
 
-  /** What a list must not be older than, unless the server's state seems to have been set back. */
+  /** What a list must not be older than, unless the server seems never to get there. */
   #freshness(): Record<string, string> {
-    const isSetBack = this.#staleLists >= STALE_LISTS || this.#tooNew >= STALE_LISTS;
-    if (this.#newest === "" || isSetBack) return {};
+    if (this.#newest === "" || this.#tooNew >= MOST_TOO_NEW) return {};
     return { resourceVersion: this.#newest, resourceVersionMatch: "NotOlderThan" };
   }
 
@@ -178,14 +183,15 @@ export class Reflector {
 
   /** Takes a full listing. Throws if it is older than what is known. */
   #take(listing: Listing, { version, subject }: { version: string; subject: Subject }): void {
-    const { replica, onListed } = this.#options;
+    const { clock, replica, onListed } = this.#options;
     const isOlder = versionNumber(version) < versionNumber(this.#newest);
-    if (isOlder && ++this.#staleLists <= STALE_LISTS) {
+    if (isOlder) {
+      this.#staleSinceMs ??= clock.now();
       const reason = `it shows resourceVersion "${version}" after "${this.#newest}"`;
-      throw contentError(subject, reason);
+      if (clock.now() - this.#staleSinceMs < SET_BACK_MS) throw contentError(subject, reason);
     }
     replica.replace(listing, { isSetBack: isOlder });
-    this.#staleLists = 0;
+    this.#staleSinceMs = undefined;
     this.#tooNew = 0;
     this.#isPaged = true;
     this.#newest = version;
@@ -219,7 +225,7 @@ export class Reflector {
     const reader = makeEventReader(mediaType, this.#decoder, (event) => {
       if (event.type === "ERROR")
         throw answerError(event.status.code, subject, { status: event.status });
-      if (listing === undefined) this.#follow(event);
+      if (listing === undefined) this.#follow(event, subject);
       else if (this.#collect(event, { listing, subject })) listing = undefined;
     })!;
     if (listing === undefined) onWell();
@@ -252,16 +258,29 @@ export class Reflector {
   }
 
   /** Takes an event of a watch that goes on. */
-  #follow(event: Exclude<WatchEvent, { type: "ERROR" }>): void {
+  #follow(event: Exclude<WatchEvent, { type: "ERROR" }>, subject: Subject): void {
     const { replica } = this.#options;
+    const isBookmark = event.type === "BOOKMARK";
     if (event.type === "DELETED") replica.remove(event.version);
-    else if (event.type !== "BOOKMARK") replica.apply(event.version);
-    const { resourceVersion } = event.type === "BOOKMARK" ? event : event.version;
+    else if (!isBookmark) replica.apply(event.version);
+    const { resourceVersion } = isBookmark ? event : event.version;
+    const [present, known] = [versionNumber(resourceVersion), versionNumber(this.#resume)];
+    if (isBookmark && present < known) this.#doubt(resourceVersion, subject);
     // Versions only go forward: what is repeated must not set back where to go on.
-    if (versionNumber(resourceVersion) <= versionNumber(this.#resume)) return;
+    if (present <= known) return;
+    this.#oldBookmarks = 0;
     this.#resume = resourceVersion;
     this.#newest = resourceVersion;
     this.#succeed();
+  }
+
+  /** A server may lag for a while; one whose state was set back sends nothing for very long. */
+  #doubt(resourceVersion: string, subject: Subject): void {
+    if (++this.#oldBookmarks < MOST_OLD_BOOKMARKS) return;
+    this.#oldBookmarks = 0;
+    const known = this.#resume;
+    this.#resume = "";
+    throw contentError(subject, `it is at resourceVersion "${resourceVersion}" after "${known}"`);
   }
 }
 
