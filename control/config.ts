@@ -74,7 +74,7 @@ function readDevice(
 ): string {
   if (isNeeded && (text ?? "") === "") {
     refuse(
-      `--detect-local-mode is "${mode}", but ${flag} is not given: name what pods' devices are`,
+      `--detect-local-mode is "${mode}", but ${flag} is not given: name the device there`,
     );
   }
   if (text !== undefined && text.length > MAX_DEVICE_NAME) {

@@ -1,4 +1,5 @@
-// docs/semantics.md against the house: every rule has its row, and what a row names as proof exists.
+// docs/semantics.md against the house: every rule has its row, and what a row names as proof is
+// there.
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
