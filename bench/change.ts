@@ -1,12 +1,11 @@
 // One endpoint of one Service changes among many Services: CPU time and bytes in the maps from
 // object to kernel, and the time from the edit of a manifest until a real connection gets there.
-import { readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { Cluster } from "../control/model/cluster.ts";
 import { readManifest } from "../control/source/manifest.ts";
 import { Lab, type LabNode } from "../lab/lab.ts";
 import type { Bench, Context, Figure, Measured } from "./bench.ts";
-import { startAgent } from "./commands.ts";
+import { cpuMs, startAgent } from "./commands.ts";
 import { lastCpu } from "./machine.ts";
 import { Manifests, manifestOf, SERVICES_TO_A_FILE } from "./manifests.ts";
 import { Probe } from "./probe.ts";
@@ -26,8 +25,6 @@ const SIZES = [1000, 10_000] as const;
 const ENDPOINTS = 10;
 const CHANGES = 200;
 const EDITS = 100;
-/** Clock ticks of /proc/PID/stat in a second, on every Linux that Node runs on. */
-const TICKS = 100;
 
 /** Service 0 with its last endpoint in place or replaced by one that no Service has. */
 function editedManifest(turn: number, services: number): string {
@@ -74,20 +71,13 @@ async function timeChanges(
   return result;
 }
 
-/** CPU time of a process so far, in milliseconds. */
-async function cpuMs(pid: number): Promise<number> {
-  const text = await readFile(`/proc/${pid}/stat`, "utf8");
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  return ((Number(fields[11]) + Number(fields[12])) / TICKS) * 1000;
-}
-
 /** Milliseconds from edit to traffic, and the agent's CPU milliseconds for each edit. */
 async function timeEdits(
   node: LabNode,
   { services, count, context }: { services: number; count: number; context: Context },
 ): Promise<{ latencyMs: number[]; cpuMs: number }> {
   const manifests = new Manifests({ services, endpoints: ENDPOINTS });
-  const agent = await startAgent(node, manifests.folder);
+  const agent = await startAgent(node, ["--manifests", manifests.folder]);
   const probe = Probe.start(node, { cpu: lastCpu(), port: ENDPOINT_PORT });
   const service = { address: serviceAddress(0), port: SERVICE_PORT };
   const latencyMs: number[] = [];

@@ -19,7 +19,7 @@ async function measureOne(node: LabNode, services: number): Promise<Record<strin
   const manifests = new Manifests({ services, endpoints: ENDPOINTS });
   try {
     const start = performance.now();
-    const agent = await startAgent(node, manifests.folder);
+    const agent = await startAgent(node, ["--manifests", manifests.folder]);
     const seconds = (performance.now() - start) / 1000;
     const memory = parseSmaps(await readFile(`/proc/${agent.pid}/smaps`, "utf8"));
     await agent.stop();

@@ -6,6 +6,7 @@ import { parseArgs } from "node:util";
 import { whyNoLab } from "../lab/lab.ts";
 import type { Bench, Context, Measured } from "./bench.ts";
 import { change } from "./change.ts";
+import { cluster } from "./cluster.ts";
 import { connect } from "./connect.ts";
 import { decode } from "./decode.ts";
 import { dump } from "./dump.ts";
@@ -15,7 +16,7 @@ import { pod } from "./pod.ts";
 import { type Entry, formatMeasured, toEntries } from "./report.ts";
 import { select } from "./select.ts";
 
-const benches: readonly Bench[] = [connect, pod, dump, change, memory, select, decode];
+const benches: readonly Bench[] = [connect, pod, dump, change, memory, select, decode, cluster];
 
 const checkout = path.resolve(import.meta.dirname, "../..");
 const USAGE = `Usage: npm run bench [NAME…] [-- --json] [-- --quick]

@@ -1,9 +1,10 @@
 // The other end of main.ts: starts the API server as a process of its own and sends it commands, so
 // that a bench measures its client alone. Knows lines and the process, not what commands do.
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
 import { createInterface } from "node:readline";
+import type { Host } from "../host.ts";
 import type { Command, Description, Reply } from "./control.ts";
 
 const program = path.join(import.meta.dirname, "main.js");
@@ -45,12 +46,18 @@ export class RemoteApiServer {
   }
 }
 
-/** Starts main.ts with these options; resolves when it answers requests. */
-export async function startRemoteApiServer(options: readonly string[]): Promise<RemoteApiServer> {
-  const child = spawn(process.execPath, [program, ...options], {
-    stdio: ["pipe", "pipe", "inherit"],
-  });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+/**
+ * Starts main.ts with these options, on a host of the lab or here; resolves when it answers
+ * requests.
+ */
+export async function startRemoteApiServer(
+  options: readonly string[],
+  { host }: { host?: Pick<Host, "spawn"> } = {},
+): Promise<RemoteApiServer> {
+  const command = [process.execPath, program, ...options];
+  const stdio: SpawnOptions = { stdio: ["pipe", "pipe", "inherit"] };
+  const child = host?.spawn(command, stdio) ?? spawn(command[0]!, command.slice(1), stdio);
+  const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
   const { value, done } = await lines.next();
   if (done) throw new Error("The API server ended before it could be asked; see its errors");
   return new RemoteApiServer(child, lines, JSON.parse(value));
