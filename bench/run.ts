@@ -15,8 +15,7 @@ import { pod } from "./pod.ts";
 import { type Entry, formatMeasured, toEntries } from "./report.ts";
 import { select } from "./select.ts";
 
-const benches: readonly Bench[] = [connect, pod, dump, change, memory, select];
-const benches: readonly Bench[] = [connect, pod, dump, change, memory, decode];
+const benches: readonly Bench[] = [connect, pod, dump, change, memory, select, decode];
 
 const checkout = path.resolve(import.meta.dirname, "../..");
 const USAGE = `Usage: npm run bench [NAME…] [-- --json] [-- --quick]
