@@ -65,7 +65,14 @@ test("a server that does not prove who it is stays the only one", (t) => {
 
 test("endpoints of the API server's Service are servers: ready ones, with the port https", (t) => {
   const base = { kind: "EndpointSlice", namespace: "default", serviceName: "kubernetes" } as const;
-  const common = { nodeName: "", serving: true, terminating: false, zoneHints: [], nodeHints: [] };
+  const common = {
+    port: 6443,
+    nodeName: "",
+    serving: true,
+    terminating: false,
+    zoneHints: [],
+    nodeHints: [],
+  };
   const ports = [{ name: "https", protocol: "TCP", port: 6443 }] as const;
   const slice = { ...base, name: "kubernetes", headless: false, family: 4, ports } as const;
   const endpoints = [

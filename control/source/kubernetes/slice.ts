@@ -24,7 +24,7 @@ const LONGEST_NAME = 253;
 const LONGEST_LABEL = 63;
 const NO_NAMES: readonly string[] = [];
 /** More than zones and nodes that hints name at one time; beyond it sharing starts again. */
-const MOST_HINTS = 10_000;
+const MOST_NAMES = 10_000;
 /** The first two octets of 169.254.0.0/16. */
 const LINK_LOCAL = (169 << 8) | 254;
 const DOT = 0x2e;
@@ -39,6 +39,8 @@ export interface ReadSlice {
 /** Decodes slices that have nothing odd. */
 export class SliceReader {
   readonly #texts: Texts;
+  /** Names of nodes that were checked. */
+  readonly #names = new Set<string>();
   /** Lists of one hint, by its name, each once; there are as many as zones and nodes. */
   readonly #hints = new Map<string, readonly string[]>();
   readonly #endpoints: SliceEndpoint[] = [];
@@ -79,6 +81,8 @@ export class SliceReader {
     // Most slices have the ports of the one before, and a copied list has no room to spare.
     if (!sameData(this.#ports, ports)) this.#ports = ports.slice();
     const endpoints = this.#endpoints.slice();
+    const port = ports[0]?.port ?? 0;
+    for (const endpoint of endpoints) endpoint.port = port;
     return makeSlice(metadata, {
       family: type === "IPv4" ? 4 : 6,
       ports: this.#ports,
@@ -90,6 +94,7 @@ export class SliceReader {
     // All fields at once: endpoints then share one hidden class, and take the least memory.
     const endpoint: SliceEndpoint = {
       address: "",
+      port: 0,
       nodeName: "",
       ready: true,
       serving: true,
@@ -106,7 +111,7 @@ export class SliceReader {
         if (addresses++ === 0) endpoint.address = this.#readAddress(reader, last);
         reader.pos = last;
       } else if (number === 2) readConditions(reader, enter(reader, tag, end), endpoint);
-      else if (number === 6) endpoint.nodeName = this.#texts.read(reader, tag, end);
+      else if (number === 6) endpoint.nodeName = this.#readName(reader, tag, end);
       else if (number === 8) this.#readHints(reader, enter(reader, tag, end), endpoint);
       else skip(reader, tag, end);
     }
@@ -136,6 +141,19 @@ export class SliceReader {
     return formatAddress(parsed.bytes);
   }
 
+  /** Reads the name of a node or zone; notes what is none. */
+  #readName(reader: Reader, tag: number, limit: number): string {
+    const name = this.#texts.read(reader, tag, limit);
+    if (this.#names.has(name)) return name;
+    if (name !== "" && !isName(name, LONGEST_NAME)) {
+      this.#isOdd = true;
+      return name;
+    }
+    if (this.#names.size === MOST_NAMES) this.#names.clear();
+    this.#names.add(name);
+    return name;
+  }
+
   #readHints(reader: Reader, end: number, endpoint: SliceEndpoint): void {
     endpoint.zoneHints = endpoint.nodeHints = NO_NAMES;
     while (reader.pos < end) {
@@ -157,7 +175,7 @@ export class SliceReader {
     let name = "";
     while (reader.pos < end) {
       const tag = reader.tag();
-      if (tag >>> 3 === 1) name = this.#texts.read(reader, tag, end);
+      if (tag >>> 3 === 1) name = this.#readName(reader, tag, end);
       else skip(reader, tag, end);
     }
     leave(reader, end);
@@ -168,7 +186,7 @@ export class SliceReader {
     if (names.length > 0) return [...names, name];
     const known = this.#hints.get(name);
     if (known !== undefined) return known;
-    if (this.#hints.size === MOST_HINTS) this.#hints.clear();
+    if (this.#hints.size === MOST_NAMES) this.#hints.clear();
     const list = [name];
     this.#hints.set(name, list);
     return list;
@@ -248,7 +266,10 @@ function makeSlice(
     name,
     serviceName: ours[LABEL_SERVICE_NAME] ?? "",
     headless: LABEL_HEADLESS in ours,
-    ...rest,
+    // One by one: what is spread lies in a part of its own, which takes more memory.
+    family: rest.family,
+    ports: rest.ports,
+    endpoints: rest.endpoints,
   };
   return { object, resourceVersion: resourceVersion as string };
 }
