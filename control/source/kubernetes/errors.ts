@@ -17,7 +17,7 @@ export interface Subject {
 export class ApiError extends Error {
   /** The HTTP status, or that of a Status. */
   readonly code: number;
-  /** How long it asks to be left alone; 0 if it does not. */
+  /** How long it asks to be left alone, a minute at most; 0 if it does not. */
   readonly retryAfterMs: number;
 
   constructor(message: string, { code, retryAfterMs }: { code: number; retryAfterMs: number }) {
@@ -38,6 +38,8 @@ function describe({ verb, resource, host }: Subject): string {
 }
 
 const SHOWN_LENGTH = 300;
+/** Whatever a server or a proxy asks for: nobody would look for the reason of a longer wait. */
+const LONGEST_RETRY_MS = 60_000;
 
 function shorten(text: string): string {
   return text.length <= SHOWN_LENGTH ? text : `${text.slice(0, SHOWN_LENGTH)}…`;
@@ -70,7 +72,8 @@ export function answerError(
 ): ApiError {
   const seconds = Number(retryAfter) || status?.retryAfterSeconds || 0;
   const message = `${describe(subject)}: ${explain(code, status, subject)}`;
-  return new ApiError(message, { code, retryAfterMs: Math.max(0, seconds) * 1000 });
+  const retryAfterMs = Math.min(Math.max(0, seconds) * 1000, LONGEST_RETRY_MS);
+  return new ApiError(message, { code, retryAfterMs });
 }
 
 /** The error for an answer that is not the API's, such as a proxy's page. */
