@@ -73,9 +73,7 @@ function readDevice(
   { flag, isNeeded, mode }: { flag: string; isNeeded: boolean; mode: string },
 ): string {
   if (isNeeded && (text ?? "") === "") {
-    refuse(
-      `--detect-local-mode is "${mode}", but ${flag} is not given: name the device there`,
-    );
+    refuse(`--detect-local-mode is "${mode}", but ${flag} is not given: name the device there`);
   }
   if (text !== undefined && text.length > MAX_DEVICE_NAME) {
     const limit = `no device's name has more than ${MAX_DEVICE_NAME} characters`;
