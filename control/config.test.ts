@@ -193,9 +193,7 @@ test("with a file, flags for logging and the node's name count, the others do no
   const { config, notes } = readConfig(given);
   t.like(config, { nodeName: "b", logLevel: "debug" });
   t.deepEqual(config.proxy.clusterCIDRs.map(formatRange), ["10.2.0.0/16"]);
-  t.deepEqual(notes, [
-    "--cluster-cidr, --oom-score-adj without effect: the file of --config says it all",
-  ]);
+  t.deepEqual(notes, ["Flags without effect beside --config: --cluster-cidr, --oom-score-adj"]);
 });
 
 test("the section of the mode counts, and what is in the other is told", (t) => {

@@ -270,8 +270,7 @@ export function readConfig(given: Given): ReadConfig {
   checkPeriods(values, settings);
   const notes = inertLines(settings, { values, given });
   notes.push(...gateLines(settings, values));
-  if (ignored.length > 0)
-    notes.push(`${ignored.join(", ")} without effect: the file of --config says it all`);
+  if (ignored.length > 0) notes.push(`Flags without effect beside --config: ${ignored.join(", ")}`);
   return { config: makeConfig(values, { given, settings }), notes };
 }
 

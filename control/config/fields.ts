@@ -18,6 +18,7 @@ import {
   NODE_NAME,
   NODE_PORT_ADDRESSES,
   NUMBER,
+  PATH,
   QUANTITY,
   RANGES,
   TEXT,
@@ -64,7 +65,7 @@ const NO_RATE = { inert: "each resource is listed once and watched, with back-of
 const NO_CONTENT = { inert: "protobuf is asked for, and JSON is understood" };
 const NO_LOG_OPTION = { inert: "lines go to standard error at once" };
 const NO_MODE = {
-  inert: 'there is one mode, which does as "nftables" does, node ports on primary addresses too',
+  inert: 'Services are served as in mode "nftables"; it only names the section that counts',
 };
 
 const SYNC_FLAGS = ["iptables-sync-period", "nftables-sync-period"];
@@ -101,7 +102,7 @@ export const FIELDS = {
     flags: ["feature-gates"],
     help: "AllowServiceExternalIPs=false serves no external IPs; others have no effect",
   }),
-  "clientConnection.kubeconfig": field(TEXT, {
+  "clientConnection.kubeconfig": field(PATH, {
     initial: "",
     duty: "kubernetes",
     flags: ["kubeconfig"],

@@ -90,6 +90,8 @@ function readRange(text: string): AddressRange {
 
 export const TEXT = kind({ read: readText });
 
+export const PATH: Kind<string> = { ...TEXT, placeholder: "file" };
+
 /** An amount of memory, of which "0" is none. */
 export const QUANTITY = kind({
   placeholder: "amount",
