@@ -138,6 +138,8 @@ function newEnd(): {
     resolve = onResolve;
     reject = onReject;
   });
+  // It may be rejected before anybody waits for it; who does then still gets the error.
+  promise.catch(() => {});
   return { promise, resolve, reject };
 }
 
