@@ -5,16 +5,21 @@ import type { RowError } from "./dataplane/errors.ts";
 import type { Logger } from "./log.ts";
 import type { Cluster } from "./model/cluster.ts";
 import type { KubernetesObject, ObjectIdentity } from "./model/objects.ts";
+import { type Clock, machineClock, Pace } from "./pace.ts";
 import type { Sink } from "./source/source.ts";
 
-/** Back-off between attempts to write what could not be written. */
+/** Back-off between attempts to write what could not be written; syncPeriodMs ends it. */
 const RETRY_FIRST_MS = 500;
-const RETRY_LAST_MS = 30_000;
 
 export interface AgentOptions {
   cluster: Cluster;
   dataplane: Dataplane;
   log: Logger;
+  /** Between the end of one sync and the beginning of the next (§17.1). */
+  minSyncPeriodMs: number;
+  /** The longest time until what could not be written is tried again (§17.2). */
+  syncPeriodMs: number;
+  clock?: Clock;
   /** Called once, after everything of the first full list is in the maps. */
   onFirstSync: () => void;
   /** Called after a flush that took endpoints of UDP away. */
@@ -25,15 +30,22 @@ export interface AgentOptions {
 
 export class Agent implements Sink {
   readonly #options: AgentOptions;
+  readonly #clock: Clock;
+  readonly #pace: Pace;
   #isSynced = false;
-  #scheduled: NodeJS.Immediate | undefined;
-  #retry: NodeJS.Timeout | undefined;
+  #callOffRetry = () => {};
   #retryMs = RETRY_FIRST_MS;
   /** Errors as last reported, by row, so that each is told once and its end is told. */
   #reported = new Map<string, string>();
 
   constructor(options: AgentOptions) {
     this.#options = options;
+    this.#clock = options.clock ?? machineClock;
+    this.#pace = new Pace({
+      minPeriodMs: options.minSyncPeriodMs,
+      clock: this.#clock,
+      update: () => this.#guard(() => this.#sync()),
+    });
   }
 
   apply(object: KubernetesObject): void {
@@ -46,11 +58,7 @@ export class Agent implements Sink {
 
   /** A batch of objects is complete. Nothing is programmed before the first full list (§1.6). */
   changed(): void {
-    if (!this.#isSynced) return;
-    this.#scheduled ??= setImmediate(() => {
-      this.#scheduled = undefined;
-      this.#guard(() => this.#sync());
-    });
+    if (this.#isSynced) this.#pace.request();
   }
 
   /** The first full list is in: the maps are made to say just that. */
@@ -72,8 +80,8 @@ export class Agent implements Sink {
 
   /** Stops writing; what is in the maps keeps serving. */
   stop(): void {
-    clearImmediate(this.#scheduled);
-    clearTimeout(this.#retry);
+    this.#pace.stop();
+    this.#callOffRetry();
     this.#isSynced = false;
   }
 
@@ -91,6 +99,7 @@ export class Agent implements Sink {
     this.#report(dataplane.flush());
     if (dataplane.takeUdpDeparture()) this.#options.onUdpDeparture();
     log.debug(`Synced ${changed.length} changed and ${removed.length} removed service ports`);
+    this.#pace.ended();
     this.#scheduleRetry();
     void this.#release();
   }
@@ -108,13 +117,14 @@ export class Agent implements Sink {
   }
 
   #scheduleRetry(): void {
-    clearTimeout(this.#retry);
+    this.#callOffRetry();
     if (!this.#options.dataplane.isPending) {
       this.#retryMs = RETRY_FIRST_MS;
       return;
     }
-    this.#retry = setTimeout(() => this.changed(), this.#retryMs);
-    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_LAST_MS);
+    const wait = Math.min(this.#retryMs, this.#options.syncPeriodMs);
+    this.#callOffRetry = this.#clock.after(wait, () => this.changed());
+    this.#retryMs = wait * 2;
   }
 
   #report(errors: readonly RowError[]): void {

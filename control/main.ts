@@ -3,8 +3,10 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import type { RunOptions } from "./command/run.ts";
 import { DEFAULT_PINS, ExitCode, UserError } from "./exit.ts";
-import { LOG_FORMATS, LOG_LEVELS } from "./levels.ts";
+import { addFlags, FLAGS, SERVING_FLAGS, typedFlags } from "./flags.ts";
+import { LOG_LEVELS } from "./levels.ts";
 import { FORMATS } from "./print.ts";
 
 declare const BPFSVC_VERSION: string | undefined;
@@ -12,6 +14,15 @@ declare const BPFSVC_VERSION: string | undefined;
 const ABOUT =
   "Serves Kubernetes Services on this node with eBPF, in place of kube-proxy.\n" +
   "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running or nothing pinned.";
+const INERT_FLAGS =
+  "\nThe other flags of kube-proxy are accepted, and each that has no effect is told in the log.";
+
+/** What commander makes of the flags of `run`; those of the table of settings among them. */
+type RunFlags = Omit<RunOptions, "flags"> & {
+  [flag: string]: unknown;
+  writeConfigTo?: string;
+  cleanup?: boolean;
+};
 
 function pinsOption(): Option {
   return new Option("--pins <folder>", "where maps and links are pinned, in a BPF file system")
@@ -23,22 +34,11 @@ function manifestsOption(): Option {
   return new Option(
     "--manifests <path>",
     "a file or folder of YAML or JSON: Services, EndpointSlices, Nodes, ServiceCIDRs",
-  ).makeOptionMandatory();
+  );
 }
 
-function nodeOption(): Option {
-  return new Option("--node <name>", "the name of this node (default: the host name)");
-}
-
-/** The settings that decide about Services, named as kube-proxy names them (config.ts). */
-function addProxyOptions(command: Command): Command {
-  return command
-    .option("--nodeport-addresses <list>", 'ranges that serve node ports, or "primary"; "": all')
-    .option("--detect-local-mode <mode>", "how pods are told from others (default: ClusterCIDR)")
-    .option("--cluster-cidr <list>", "the pods' range, one of each family")
-    .option("--pod-bridge-interface <name>", "for mode BridgeInterface")
-    .option("--pod-interface-name-prefix <prefix>", "for mode InterfaceNamePrefix")
-    .option("--masquerade-all", "rewrite the source of all traffic to cluster IPs", false);
+function configOption(): Option {
+  return new Option("--config <file>", "a KubeProxyConfiguration, instead of the flags below");
 }
 
 function outputOption(): Option {
@@ -53,10 +53,10 @@ function count(text: string): number {
 }
 
 function runCommand(): Command {
-  return addProxyOptions(new Command("run"))
+  const command = new Command("run")
     .description("run the agent: keep the maps true to the objects, until SIGTERM")
     .addOption(manifestsOption())
-    .addOption(nodeOption())
+    .addOption(configOption())
     .option("--cgroup <folder>", "serve the processes below it (default: root of the v2 tree)")
     .addOption(pinsOption())
     .option("--remember-tcp", "getpeername() shows the Service for TCP too", false)
@@ -68,9 +68,31 @@ function runCommand(): Command {
     .option("--max-services <count>", "service ports, likewise; each family counts", count)
     .option("--max-backends <count>", "endpoints of service ports, likewise", count)
     .option("--max-slots <count>", "slots of all selection tables together, likewise", count)
-    .addOption(new Option("--log-level <level>").choices(LOG_LEVELS).default("info"))
-    .addOption(new Option("--log-format <format>").choices(LOG_FORMATS).default("text"))
-    .action(async (options) => (await import("./command/run.ts")).run(options));
+    .addOption(
+      new Option("--log-level <level>", "what to log (default: info)").choices(LOG_LEVELS),
+    );
+  return addFlags(command, FLAGS)
+    .optionsGroup("As kube-proxy has them:")
+    .option("--master <url>", "the Kubernetes API, whatever the kubeconfig says")
+    .option("--write-config-to <file>", "write the configuration with every default, and end")
+    .option("--cleanup", "remove what is pinned, and end, as bpfsvc cleanup does")
+    .option("--init-only", "check the configuration, and end")
+    .addHelpText("after", INERT_FLAGS)
+    .action(startRun);
+}
+
+/** kube-proxy has on one command what are verbs here. */
+async function startRun(options: RunFlags): Promise<void> {
+  const flags = typedFlags(options);
+  const { writeConfigTo } = options;
+  if (writeConfigTo !== undefined) {
+    const { writeConfig } = await import("./command/writeconfig.ts");
+    writeConfig({ ...options, writeConfigTo, flags });
+  } else if (options.cleanup) {
+    await (await import("./command/cleanup.ts")).cleanup(options);
+  } else {
+    await (await import("./command/run.ts")).run({ ...options, flags });
+  }
 }
 
 function dumpCommand(): Command {
@@ -88,12 +110,15 @@ function dumpCommand(): Command {
 }
 
 function planCommand(): Command {
-  return addProxyOptions(new Command("plan"))
+  const command = new Command("plan")
     .description("print what would be programmed and why, without kernel and root")
-    .addOption(manifestsOption())
-    .addOption(nodeOption())
-    .addOption(outputOption())
-    .action(async (options) => (await import("./command/plan.ts")).plan(options));
+    .addOption(manifestsOption().makeOptionMandatory())
+    .addOption(configOption())
+    .addOption(outputOption());
+  return addFlags(command, SERVING_FLAGS).action(async (options) => {
+    const { plan } = await import("./command/plan.ts");
+    await plan({ ...options, flags: typedFlags(options) });
+  });
 }
 
 function cleanupCommand(): Command {

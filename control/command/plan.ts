@@ -1,6 +1,8 @@
 // `bpfsvc plan`: what would be programmed for a node from a set of manifests, and why. Needs no
 // kernel and no root; decides nothing itself.
-import { type ProxyFlags, readProxyConfig } from "../config.ts";
+
+import { openConfigFile } from "../config/file.ts";
+import { type Flags, readConfig } from "../config.ts";
 import { formatRange } from "../model/address.ts";
 import { Cluster } from "../model/cluster.ts";
 import type { ProxyConfig } from "../model/config.ts";
@@ -13,9 +15,10 @@ import { ManifestSource } from "../source/manifests.ts";
 import type { Sink } from "../source/source.ts";
 import { formatPlan, type Plan } from "./planview.ts";
 
-export interface PlanOptions extends ProxyFlags {
+export interface PlanOptions {
+  flags: Flags;
+  config?: string;
   manifests: string;
-  node?: string;
   output: Format;
 }
 
@@ -39,8 +42,9 @@ export async function plan(options: PlanOptions): Promise<void> {
 
 /** What a node would serve. Throws UserError for a flag that means nothing. */
 export async function makePlan(options: Omit<PlanOptions, "output">): Promise<Plan> {
-  const config = readProxyConfig(options);
-  const name = options.node ?? defaultNodeName();
+  const file = options.config === undefined ? undefined : openConfigFile(options.config);
+  const { config: settings } = readConfig({ ...options, file });
+  const { proxy: config, nodeName: name = defaultNodeName() } = settings;
   const fallbackNodeAddresses = defaultRouteAddresses();
   const cluster = new Cluster({ nodeName: name, fallbackNodeAddresses, config });
   const { slices, problems } = await readOnce(options.manifests, cluster);

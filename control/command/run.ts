@@ -3,7 +3,9 @@
 import { readFileSync } from "node:fs";
 import { release } from "node:os";
 import { Agent } from "../agent.ts";
-import { type ProxyFlags, readProxyConfig } from "../config.ts";
+import { openConfigFile } from "../config/file.ts";
+import { watchConfigFile } from "../config/watch.ts";
+import { type Config, type Flags, readConfig } from "../config.ts";
 import { checkCgroup } from "../dataplane/attach.ts";
 import { Clients } from "../dataplane/clients.ts";
 import { Dataplane } from "../dataplane/dataplane.ts";
@@ -13,8 +15,8 @@ import { ownNamespace } from "../dataplane/namespaces.ts";
 import { Pins } from "../dataplane/pins.ts";
 import { countUnknownClients } from "../dataplane/reasons.ts";
 import { openKernel } from "../dataplane/takeover.ts";
-import { UserError } from "../exit.ts";
-import type { LogFormat, LogLevel } from "../levels.ts";
+import { ExitCode, UserError } from "../exit.ts";
+import type { LogLevel } from "../levels.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { Cluster } from "../model/cluster.ts";
 import { cgroup2Root, defaultNodeName, defaultRouteAddresses } from "../source/host.ts";
@@ -23,9 +25,13 @@ import { Serving } from "./serving.ts";
 import { StaleSockets } from "./stale.ts";
 import { arePodsInside, Surroundings } from "./surroundings.ts";
 
-export interface RunOptions extends ProxyFlags {
-  manifests: string;
-  node?: string;
+export interface RunOptions {
+  /** kube-proxy's (config/fields.ts). */
+  flags: Flags;
+  config?: string;
+  initOnly?: boolean;
+  manifests?: string;
+  master?: string;
   cgroup?: string;
   pins: string;
   rememberTcp: boolean;
@@ -33,18 +39,22 @@ export interface RunOptions extends ProxyFlags {
   maxServices?: number;
   maxBackends?: number;
   maxSlots?: number;
-  logLevel: LogLevel;
-  logFormat: LogFormat;
+  logLevel?: LogLevel;
 }
 
 /** Runs until SIGTERM or SIGINT. Throws UserError for what the user can put right. */
 export async function run(options: RunOptions): Promise<void> {
-  const log = createLogger({ level: options.logLevel, format: options.logFormat });
-  const config = readProxyConfig(options);
+  const file = options.config === undefined ? undefined : openConfigFile(options.config);
+  const { config: settings, notes } = readConfig({ ...options, file });
+  const log = createLogger({ level: settings.logLevel, format: settings.logFormat });
+  for (const note of notes) log.info(note);
+  if (options.initOnly) return log.info("There is nothing to set up ahead: --init-only ends here");
+  const { proxy: config } = settings;
+  const source = makeSource(settings);
   checkPrivileges();
   const cgroup = options.cgroup ?? cgroup2Root();
   checkCgroup(cgroup);
-  const nodeName = options.node ?? defaultNodeName();
+  const nodeName = settings.nodeName ?? defaultNodeName();
   const pins = new Pins(options.pins);
   const lock = pins.open();
   const rodata = {
@@ -68,7 +78,6 @@ export async function run(options: RunOptions): Promise<void> {
     onChange: () => agent.changed(),
     log,
   });
-  const source = new ManifestSource(options.manifests);
   const serving = new Serving({ kernel, cgroup, rodata, log });
   const stale = new StaleSockets({ maps: kernel.maps, cgroup, log });
   const ended = newEnd();
@@ -76,6 +85,8 @@ export async function run(options: RunOptions): Promise<void> {
     cluster,
     dataplane,
     log,
+    minSyncPeriodMs: settings.minSyncPeriodMs,
+    syncPeriodMs: settings.syncPeriodMs,
     onFirstSync: () => {
       warnOfMissingNode(cluster, nodeName, log);
       if (kernel.meta.node !== nodeName) kernel.meta.node = nodeName;
@@ -87,6 +98,7 @@ export async function run(options: RunOptions): Promise<void> {
     onUdpDeparture: () => stale.trigger(),
     onFatal: (error) => ended.reject(error),
   });
+  const unwatch = file && watchConfigFile(file, { onChange: (error) => ended.reject(error) });
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => ended.resolve());
   try {
     surroundings.look();
@@ -94,6 +106,7 @@ export async function run(options: RunOptions): Promise<void> {
     await ended.promise;
     log.info(`Stopped; what is programmed in "${pins.folder}" keeps serving`);
   } finally {
+    unwatch?.();
     agent.stop();
     surroundings.stop();
     serving.stop();
@@ -101,6 +114,16 @@ export async function run(options: RunOptions): Promise<void> {
     await source.close();
     lock.release();
   }
+}
+
+/** The place that objects come from. Throws UserError for one that this version does not have. */
+function makeSource({ source }: Config): ManifestSource {
+  if ("manifests" in source) return new ManifestSource(source.manifests);
+  throw new UserError(
+    "bpfsvc run takes its objects from --manifests only in this version, not from a Kubernetes " +
+      "API: give --manifests PATH",
+    ExitCode.usage,
+  );
 }
 
 /** A promise that a signal resolves and a fatal error rejects. */
@@ -115,6 +138,8 @@ function newEnd(): {
     resolve = onResolve;
     reject = onReject;
   });
+  // It may be rejected before anybody waits for it; who does then still gets the error.
+  promise.catch(() => {});
   return { promise, resolve, reject };
 }
 

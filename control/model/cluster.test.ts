@@ -107,6 +107,19 @@ test("an update that changes nothing relevant marks nothing", (t) => {
   t.false(cluster.isDirty);
 });
 
+test("a primary address that is set stands for the Node's of its family (§9.6)", (t) => {
+  const cluster = makeClusterWith({ primaryAddress: "192.168.60.6" }, node("a"));
+  t.deepEqual(cluster.nodePorts.addresses.ipv4, ["192.168.60.6"]);
+  const other = makeClusterWith({ primaryAddress: "2001:db8::6" }, node("a"));
+  t.deepEqual(other.nodePorts.addresses, { ipv4: [NODE_ADDRESS], ipv6: ["2001:db8::6"] });
+});
+
+test("without external IPs a Service keeps its other frontends (§3.7)", (t) => {
+  const spec = { externalIPs: ["192.0.2.1"] };
+  const { changed } = makeClusterWith({ externalIPs: false }, service("web", spec)).takeDirty();
+  t.deepEqual(frontends({ changed }), { web: ["10.96.0.1:80"] });
+});
+
 test("a slice that moves to another Service leaves the first", (t) => {
   const other = service("other", { clusterIP: "10.96.0.2" });
   const cluster = makeCluster(service("web"), other, slice("web-a", ["10.244.1.1"]));

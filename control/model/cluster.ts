@@ -16,6 +16,7 @@ import {
   type HostAddresses,
   type NodePortAddresses,
   nodePortAddresses,
+  overridePrimary,
   primaryAddresses,
 } from "./nodeaddresses.ts";
 import type {
@@ -212,8 +213,10 @@ export class Cluster {
     return state;
   }
 
-  #setService(key: string, object: ServiceObject | undefined): void {
-    if (object === undefined && !this.#services.has(key)) return;
+  #setService(key: string, service: ServiceObject | undefined): void {
+    if (service === undefined && !this.#services.has(key)) return;
+    const isWhole = service === undefined || this.#config.externalIPs;
+    const object = isWhole ? service : { ...service, externalIPs: [] };
     const state = this.#state(key);
     if (sameData(state.object, object)) return;
     state.object = object;
@@ -256,7 +259,7 @@ export class Cluster {
     const internal = this.#node?.addresses.filter(({ type }) => type === "InternalIP") ?? [];
     const known = named ? internal.map(({ address }) => address) : this.#fallback;
     const addresses: HostAddresses = {
-      primary: named ?? firstOfFamily(groupByFamily(this.#fallback)),
+      primary: overridePrimary(named ?? firstOfFamily(groupByFamily(this.#fallback)), this.#config),
       local: this.#localAddresses ?? known,
     };
     return {

@@ -22,6 +22,10 @@ export interface ProxyConfig {
   interfaceNamePrefix: string;
   /** Rewrite the source of all traffic to cluster IPs (§10.4). */
   masqueradeAll: boolean;
+  /** Stands for what the Node object says of its family (§9.6); canonical, "" for none. */
+  primaryAddress: string;
+  /** Whether external IPs of Services are served at all (§3.7). */
+  externalIPs: boolean;
 }
 
 /** What kube-proxy in nftables mode does unless told otherwise (§9.3). */
@@ -32,4 +36,6 @@ export const DEFAULT_CONFIG: ProxyConfig = {
   bridgeInterface: "",
   interfaceNamePrefix: "",
   masqueradeAll: false,
+  primaryAddress: "",
+  externalIPs: true,
 };

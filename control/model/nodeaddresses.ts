@@ -44,6 +44,16 @@ export function primaryAddresses(node: NodeObject): NodePortAddresses | undefine
   return firstOfFamily(grouped);
 }
 
+/** Primary addresses with a given one, canonical or "", in the place of its family's (§9.6). */
+export function overridePrimary(
+  { ipv4, ipv6 }: NodePortAddresses,
+  { primaryAddress }: Pick<ProxyConfig, "primaryAddress">,
+): NodePortAddresses {
+  if (primaryAddress === "") return { ipv4, ipv6 };
+  if (addressFamily(primaryAddress) === 4) return { ipv4: [primaryAddress], ipv6 };
+  return { ipv4, ipv6: [primaryAddress] };
+}
+
 /**
  * The ranges that restrict a family's node ports. Undefined if nothing does: no entry of the family
  * or one of length 0 (§9.1).

@@ -3,7 +3,7 @@
 import test, { type ExecutionContext } from "ava";
 import { canonicalAddress, parseRange } from "../../control/model/address.ts";
 import { Cluster } from "../../control/model/cluster.ts";
-import type { ProxyConfig } from "../../control/model/config.ts";
+import { DEFAULT_CONFIG, type ProxyConfig } from "../../control/model/config.ts";
 import { decide, type Packet } from "../../control/model/decision.ts";
 import type { ObjectIdentity, ObjectKind } from "../../control/model/objects.ts";
 import { readObject } from "../../control/model/read.ts";
@@ -28,12 +28,10 @@ function range(text: string) {
 /** A case's settings; "None" is the default mode without a range, which is no detector. */
 function configOf({ nodePortAddresses, clusterCIDRs, masqueradeAll }: FlowConfig): ProxyConfig {
   return {
+    ...DEFAULT_CONFIG,
     nodePortAddresses:
       nodePortAddresses.join() === "primary" ? "primary" : nodePortAddresses.map(range),
-    detectLocalMode: "ClusterCIDR",
     clusterCIDRs: clusterCIDRs.map(range),
-    bridgeInterface: "",
-    interfaceNamePrefix: "",
     masqueradeAll,
   };
 }

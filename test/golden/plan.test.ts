@@ -10,8 +10,8 @@ const ROOT = path.resolve(import.meta.dirname, "../../..");
 const FOLDER = path.join(ROOT, "test/golden");
 const MANIFESTS = path.join(FOLDER, "plan.yaml");
 
-async function planOf(flags: object = {}): Promise<Plan> {
-  return makePlan({ manifests: MANIFESTS, node: "node-a", ...flags });
+async function planOf(flags: Record<string, string> = {}): Promise<Plan> {
+  return makePlan({ manifests: MANIFESTS, flags: { node: "node-a", ...flags } });
 }
 
 function compare(t: ExecutionContext, text: string, name: string): void {
@@ -22,12 +22,12 @@ function compare(t: ExecutionContext, text: string, name: string): void {
 }
 
 test("a plan tells who gets what, and why an endpoint is left out", async (t) => {
-  const plan = await planOf({ clusterCidr: "10.244.0.0/16,fd00:10:244::/56" });
+  const plan = await planOf({ "cluster-cidr": "10.244.0.0/16,fd00:10:244::/56" });
   compare(t, formatPlan(plan, { wide: false }), "plan.txt");
 });
 
 test("a wide plan has conditions and hints too, and other nodes see other lists", async (t) => {
-  const plan = await planOf({ node: "node-b", nodeportAddresses: "192.168.51.0/24" });
+  const plan = await planOf({ node: "node-b", "nodeport-addresses": "192.168.51.0/24" });
   const services = plan.services.filter(({ name }) => name === "web" || name === "cache");
   compare(t, formatPlan({ ...plan, services }, { wide: true }), "plan-wide.txt");
 });
@@ -47,7 +47,7 @@ test("a plan of nothing says so", (t) => {
 });
 
 test("the lists of a plan count what their endpoints say", async (t) => {
-  const { services } = await planOf({ detectLocalMode: "NodeCIDR" });
+  const { services } = await planOf({ "detect-local-mode": "NodeCIDR" });
   t.true(services.length > 0);
   for (const { lists, endpoints, name } of services)
     for (const list of ["cluster", "local"] as const) {

@@ -201,6 +201,24 @@ stageTest("other flags on a restart replace the programs and keep the maps", asy
   t.like(asked, { peerAddress: "10.96.0.1" });
 });
 
+stageTest(
+  "a changed configuration ends the agent, and Services are served on",
+  async (t, stage) => {
+    await stage.agent.stop();
+    const file = path.join(stage.folder, "kube-proxy.conf");
+    const head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+    await writeFile(file, `${head}clusterCIDR: 10.244.0.0/16\noomScoreAdj: -999\n`);
+    const agent = await stage.startAgent({ arguments: ["--config", file, "--proxy-mode=ipvs"] });
+    t.regex(agent.output(), /oomScoreAdj in ".*" has no effect: /);
+    t.regex(agent.output(), /Flags without effect beside --config: --proxy-mode\n/);
+    await writeFile(file, `${head}clusterCIDR: 10.0.0.0/8\n`);
+    await waitFor(() => agent.ended(), { what: "the agent to end" });
+    t.regex(agent.output(), /bpfsvc: The configuration ".*kube-proxy.conf" has changed: the agent/);
+    t.is(await ask(stage), "pod-b");
+    await stage.startAgent({ arguments: ["--config", file] });
+  },
+);
+
 stageTest("cleanup removes every pin of ours and nothing else", async (t, stage) => {
   const { agent } = stage;
   const { pins } = stage.node;
@@ -269,7 +287,9 @@ labTest("a start that cannot work says what is wrong and how to put it right", a
       [[...manifests, "--cgroup", stage.folder, "--pins", pins], /not in a cgroup v2 tree/, 1],
       [[...manifests, "--cgroup", cgroup, "--pins", stage.folder], /not in a BPF file system/, 1],
       [["--manifests", "/nowhere", ...place], /"\/nowhere".*does not exist/, 1],
-      [place, /--manifests/, 2],
+      [place, /from --manifests only in this version.*: give --manifests PATH/, 2],
+      [[...manifests, ...place, "--cluster-cidr", "10.0.0.0"], /--cluster-cidr holds "10/, 2],
+      [[...manifests, ...place, "--config", "/nowhere"], /"\/nowhere" of --config.*ENOENT/, 2],
       [[...manifests, ...place, "--max-slots", "0"], /whole number/, 2],
     ];
     for (const [flags, message, code] of cases) {
