@@ -57,6 +57,7 @@ function runCommand(): Command {
     .description("run the agent: keep the maps true to the objects, until SIGTERM")
     .addOption(manifestsOption())
     .addOption(configOption())
+    .option("--state-file <path>", "keep the API server's addresses here, for the next start")
     .option("--cgroup <folder>", "serve the processes below it (default: root of the v2 tree)")
     .addOption(pinsOption())
     .option("--remember-tcp", "getpeername() shows the Service for TCP too", false)

@@ -20,7 +20,9 @@ import type { LogLevel } from "../levels.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { Cluster } from "../model/cluster.ts";
 import { cgroup2Root, defaultNodeName, defaultRouteAddresses } from "../source/host.ts";
+import { KubernetesSource } from "../source/kubernetes/kubernetes.ts";
 import { ManifestSource } from "../source/manifests.ts";
+import type { Source } from "../source/source.ts";
 import { Serving } from "./serving.ts";
 import { StaleSockets } from "./stale.ts";
 import { arePodsInside, Surroundings } from "./surroundings.ts";
@@ -32,6 +34,7 @@ export interface RunOptions {
   initOnly?: boolean;
   manifests?: string;
   master?: string;
+  stateFile?: string;
   cgroup?: string;
   pins: string;
   rememberTcp: boolean;
@@ -50,11 +53,11 @@ export async function run(options: RunOptions): Promise<void> {
   for (const note of notes) log.info(note);
   if (options.initOnly) return log.info("There is nothing to set up ahead: --init-only ends here");
   const { proxy: config } = settings;
-  const source = makeSource(settings);
+  const nodeName = settings.nodeName ?? defaultNodeName();
+  const source = makeSource(settings, { nodeName, stateFile: options.stateFile, log });
   checkPrivileges();
   const cgroup = options.cgroup ?? cgroup2Root();
   checkCgroup(cgroup);
-  const nodeName = settings.nodeName ?? defaultNodeName();
   const pins = new Pins(options.pins);
   const lock = pins.open();
   const rodata = {
@@ -102,7 +105,8 @@ export async function run(options: RunOptions): Promise<void> {
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => ended.resolve());
   try {
     surroundings.look();
-    await source.start(agent);
+    // A source waits for a server that does not answer; a signal ends that too.
+    await Promise.race([source.start(agent), ended.promise]);
     await ended.promise;
     log.info(`Stopped; what is programmed in "${pins.folder}" keeps serving`);
   } finally {
@@ -116,12 +120,17 @@ export async function run(options: RunOptions): Promise<void> {
   }
 }
 
-/** The place that objects come from. Throws UserError for one that this version does not have. */
-function makeSource({ source }: Config): ManifestSource {
+/** The place that objects come from. Throws UserError if there is none. */
+function makeSource(
+  { source }: Config,
+  { stateFile, ...options }: { nodeName: string; stateFile: string | undefined; log: Logger },
+): Source {
   if ("manifests" in source) return new ManifestSource(source.manifests);
+  if (source.kubeconfig !== undefined || process.env.KUBERNETES_SERVICE_HOST !== undefined)
+    return new KubernetesSource({ ...source, ...options, statePath: stateFile });
   throw new UserError(
-    "bpfsvc run takes its objects from --manifests only in this version, not from a Kubernetes " +
-      "API: give --manifests PATH",
+    "bpfsvc run needs a place for objects: give --kubeconfig FILE or --manifests PATH, or run it " +
+      "in a pod of the cluster",
     ExitCode.usage,
   );
 }

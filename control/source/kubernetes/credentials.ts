@@ -33,12 +33,15 @@ interface Loaded {
 /** The credentials of a kubeconfig, or without one those of the pod that this runs in. */
 export class Credentials {
   readonly #file: string | undefined;
+  readonly #master: string | undefined;
   #loaded: Loaded | undefined;
   #agent: { agent: Agent; material: string } | undefined;
   #isDoubted = false;
 
-  constructor(kubeconfig: string | undefined) {
+  /** `master` is the server's URL in place of the kubeconfig's. */
+  constructor(kubeconfig: string | undefined, { master }: { master?: string | undefined } = {}) {
     this.#file = kubeconfig === undefined ? undefined : path.resolve(kubeconfig);
+    this.#master = master;
   }
 
   /** Where they come from, for messages. */
@@ -58,7 +61,7 @@ export class Credentials {
       const { agent, auth, headers } = options;
       // A proxy's agent is made by KubeConfig; it keeps no connections.
       const own = cluster.proxyUrl ? (agent as Agent) : this.#ownAgent(options);
-      const server = new URL(cluster.server);
+      const server = new URL(this.#master ?? cluster.server);
       const isVerified = server.protocol === "https:" && options.rejectUnauthorized !== false;
       return { server, headers: makeHeaders(headers, auth), agent: own, isVerified };
     } catch (error) {

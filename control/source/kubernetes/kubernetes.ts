@@ -20,10 +20,12 @@ const BACKOFF: BackoffOptions = { firstMs: 500, lastMs: 30_000 };
 
 export interface KubernetesOptions {
   /** Path of a kubeconfig; without it, the service account of the pod that this runs in. */
-  kubeconfig?: string;
+  kubeconfig?: string | undefined;
+  /** The API server's URL, in place of the kubeconfig's. */
+  master?: string | undefined;
   nodeName: string;
   /** Where the API server's addresses are kept for the next start; nowhere if not given. */
-  statePath?: string;
+  statePath?: string | undefined;
   log: { debug(message: string): void };
   timeouts?: Timeouts;
   backoff?: BackoffOptions;
@@ -55,7 +57,7 @@ export class KubernetesSource implements Source {
   constructor(options: KubernetesOptions) {
     this.#options = options;
     this.#clock = options.clock ?? machineClock;
-    this.#credentials = new Credentials(options.kubeconfig);
+    this.#credentials = new Credentials(options.kubeconfig, options);
     this.#servers = new Servers(options.statePath);
   }
 
