@@ -39,7 +39,9 @@ export class RemoteApiServer {
     return reply;
   }
 
+  /** Ends it; a second call does nothing. */
   async close(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const closed = once(this.#child, "close");
     this.#child.stdin!.end();
     await closed;

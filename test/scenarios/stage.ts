@@ -20,6 +20,8 @@ export const POD_PORT = 8080;
 
 export interface AgentOptions {
   arguments?: readonly string[];
+  /** Flags that say where objects are; the folder of manifests unless given. */
+  source?: readonly string[];
 }
 
 export class Stage {
@@ -65,17 +67,23 @@ export class Stage {
 
   /** Starts the agent and waits until it serves. */
   async startAgent(options: AgentOptions = {}): Promise<Running> {
-    this.#agent = await this.node.start(
-      [process.execPath, COMMAND, "run", ...this.agentFlags, ...(options.arguments ?? [])],
-      { ready: /serving/, timeoutSeconds: 60 },
-    );
+    this.#agent = await this.node.start(this.agentCommand(options), {
+      ready: /serving/,
+      timeoutSeconds: 60,
+    });
     return this.#agent;
   }
 
-  get agentFlags(): string[] {
+  /** What startAgent() runs. */
+  agentCommand({ arguments: rest = [], source }: AgentOptions = {}): string[] {
     const { cgroup, pins } = this.node;
     const place = ["--node", "node-a", "--cgroup", cgroup, "--pins", pins];
-    return ["--manifests", this.folder, ...place];
+    const flags = [...(source ?? ["--manifests", this.folder]), ...place, ...rest];
+    return [process.execPath, COMMAND, "run", ...flags];
+  }
+
+  get agentFlags(): string[] {
+    return this.agentCommand().slice(3);
   }
 
   /** The agent that startAgent() started last. */

@@ -1,0 +1,118 @@
+// The agent as it runs in a cluster: fed by an API server that comes, changes and goes, with real
+// connections through what it programs. What the source does under every fault is tested in
+// test/kubernetes.
+import { writeFile } from "node:fs/promises";
+import path from "node:path";
+import test from "ava";
+import type { ApiObject } from "../../lab/apiserver/objects.ts";
+import { type RemoteApiServer, startRemoteApiServer } from "../../lab/apiserver/remote.ts";
+import { whyNoLab } from "../../lab/lab.ts";
+import { needsLab } from "../../lab/needs.ts";
+import { waitFor } from "../../lab/wait.ts";
+import { type Manifest, makeNode, makeService, makeSlices } from "./objects.ts";
+import { fingerprint, POD_PORT, Stage, whoTcp } from "./stage.ts";
+
+const labTest = needsLab(test.serial);
+const SERVICE = { address: "10.96.0.1", port: 80 };
+let stage: Stage;
+let server: RemoteApiServer;
+
+/** Service "web" with these pods as endpoints. */
+function webOf(...pods: readonly string[]): Manifest[] {
+  const endpoints = pods.map((pod) => stage.pod(pod).addresses.ipv4);
+  const ports = [{ name: "http", port: POD_PORT }];
+  return [
+    makeService({
+      name: "web",
+      addresses: [SERVICE.address],
+      ports: [{ name: "http", port: SERVICE.port }],
+    }),
+    ...makeSlices({ service: "web", ports, endpoints }),
+  ];
+}
+
+async function apply(...objects: readonly Manifest[]): Promise<void> {
+  for (const object of objects) await server.call({ do: "apply", object: object as ApiObject });
+}
+
+async function remove(kind: string, name: string): Promise<void> {
+  await server.call({ do: "delete", identity: { kind, namespace: "test", name } });
+}
+
+async function answerer(): Promise<string> {
+  return whoTcp(await stage.client(stage.pod("client")), SERVICE);
+}
+
+async function untilAnswered(wanted: string): Promise<void> {
+  await waitFor(async () => (await answerer()) === wanted, { what: `${wanted} to answer` });
+}
+
+async function startAgent(): Promise<void> {
+  const source = ["--kubeconfig", path.join(stage.folder, "kubeconfig")];
+  await stage.startAgent({ source, arguments: ["--nftables-min-sync-period", "0s"] });
+}
+
+test.before(async () => {
+  if (whyNoLab() !== undefined) return;
+  stage = await Stage.open(["client", "pod-b", "pod-c"]);
+  const host = stage.node.bystander;
+  const address = stage.node.addresses.ipv4;
+  server = await startRemoteApiServer(["--address", address], { host });
+  await writeFile(path.join(stage.folder, "kubeconfig"), server.description.kubeconfig);
+  await apply(makeNode("node-a", Object.values(stage.node.addresses)), ...webOf("pod-b"));
+  await startAgent();
+});
+
+test.after.always(async () => {
+  await server?.close();
+  await stage?.close();
+});
+
+labTest("Services of the API server are served, and follow every change", async (t) => {
+  t.is(await answerer(), "pod-b");
+  await apply(...webOf("pod-c"));
+  await untilAnswered("pod-c");
+  await remove("EndpointSlice", "web-ipv4");
+  await untilAnswered("ECONNREFUSED");
+  await remove("Service", "web");
+  await untilAnswered("EACCES");
+  await apply(...webOf("pod-b"));
+  await untilAnswered("pod-b");
+});
+
+labTest("while the API server fails nothing is withdrawn, and then what changed is", async (t) => {
+  await server.call({ do: "fault", fault: { effect: { kind: "status", code: 503 } } });
+  await server.call({ do: "strike", aim: { verb: "watch" }, effect: { kind: "reset" } });
+  await waitFor(() => /503/.test(stage.agentOutput()), { what: "the agent to tell of it" });
+  await apply(...webOf("pod-c"));
+  t.is(await answerer(), "pod-b");
+  await server.call({ do: "clearFaults" });
+  await untilAnswered("pod-c");
+});
+
+labTest("an agent that is killed and started again writes nothing", async (t) => {
+  // The first start finds the client's namespace, which was not there at the start before.
+  await stage.agent.kill();
+  await startAgent();
+  await stage.agent.kill();
+  t.is(await answerer(), "pod-c");
+  const before = fingerprint(stage);
+  await startAgent();
+  t.is(fingerprint(stage), before);
+  t.is(await answerer(), "pod-c");
+});
+
+labTest(
+  "without a server a start waits, serves what is programmed, and ends when told",
+  async (t) => {
+    await stage.agent.kill();
+    await server.close();
+    const source = ["--kubeconfig", path.join(stage.folder, "kubeconfig")];
+    const agent = await stage.node.start(stage.agentCommand({ source }), {
+      ready: /Cannot (list|watch)/,
+    });
+    t.is(await answerer(), "pod-c");
+    await agent.stop();
+    t.regex(agent.output(), /Stopped; what is programmed/);
+  },
+);
