@@ -208,8 +208,7 @@ export async function whoUdp(
 /** All that a restart must leave as it is: the attached programs, and every byte of the maps. */
 export function fingerprint({ node }: Stage): string {
   const pins = new Pins(node.pins);
-  const hash = createHash("sha256");
-  const programs = HOOKS.map((hook) => {
+  const lines = HOOKS.map((hook) => {
     const link = BpfLink.openPinned(pins.linkPath(hook));
     const { id, programId } = link.info;
     link.close();
@@ -218,9 +217,10 @@ export function fingerprint({ node }: Stage): string {
   for (const name of MAP_NAMES) {
     if (name.startsWith("svc_socket")) continue;
     const map = BpfMap.openPinned(pins.mapPath(name));
+    const hash = createHash("sha256");
     for (const { keys, values } of map.entries()) hash.update(keys).update(values);
-    hash.update(String(map.info.id));
+    lines.push(`${name}: map ${map.info.id}, ${hash.digest("hex")}`);
     map.close();
   }
-  return `${programs.join("\n")}\nmaps: ${hash.digest("hex")}`;
+  return lines.join("\n");
 }
