@@ -16,6 +16,17 @@
 #define READ_ONCE(x)	     (*(const volatile typeof(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
 
+/*
+ * A loop counts with this: Linux 6.1 refuses a loop that goes back by anything but a jump, and
+ * clang 14 would lay out some so that the counting falls through to the loop's start.
+ */
+static __always_inline __u32 loop_next(__u32 index)
+{
+	index++;
+	barrier_var(index);
+	return index;
+}
+
 enum verdict {
 	VERDICT_NONE, /* not a Service's address: leave it alone */
 	VERDICT_FORWARD,
@@ -146,7 +157,7 @@ static __always_inline __u64 sequence_read(void)
 static __noinline __u64 overflow_lookup(const struct frontend_key *key, __u32 hash)
 {
 #pragma nounroll
-	for (int attempt = 0; attempt < BALANCE_ATTEMPTS; attempt++) {
+	for (__u32 attempt = 0; attempt < BALANCE_ATTEMPTS; attempt = loop_next(attempt)) {
 		__u64 sequence = sequence_read();
 		const __u64 *value = bpf_map_lookup_elem(&svc_overflow, key);
 		__u64 word = value ? READ_ONCE(*value) : 0;
@@ -230,11 +241,17 @@ static __always_inline __u64 frontend_find(const struct frontend_key *key)
 
 /*
  * The same, apart from the hot path: for readers that were overtaken by a change. Not static: the
- * verifier follows such a function once, and not again from every state that leads there.
+ * verifier follows such a function once, and not again from every state that leads there. It works
+ * on a copy, since Linux 6.1 takes no argument of such a function as a map's key.
  */
 __noinline __u64 frontend_find_again(const struct frontend_key *key)
 {
-	return key ? frontend_find(key) : 0;
+	struct frontend_key copy;
+
+	if (!key)
+		return 0;
+	copy = *key;
+	return frontend_find(&copy);
 }
 
 /* Kind of a frontend's u64. */
@@ -461,7 +478,7 @@ static __always_inline enum verdict balance(const struct request *request, __u64
 					    struct choice *choice)
 {
 #pragma nounroll
-	for (int attempt = 0; attempt < BALANCE_ATTEMPTS; attempt++) {
+	for (__u32 attempt = 0; attempt < BALANCE_ATTEMPTS; attempt = loop_next(attempt)) {
 		enum verdict verdict;
 
 		if (frontend_is_left(frontend))
