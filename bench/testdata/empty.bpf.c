@@ -8,7 +8,7 @@
 
 #define EMPTY(hook, context)                                                                       \
 	SEC("cgroup/" #hook)                                                                       \
-	int svc_##hook(struct context *ctx)                                                  \
+	int svc_##hook(struct context *ctx)                                                        \
 	{                                                                                          \
 		return 1;                                                                          \
 	}
