@@ -161,6 +161,9 @@ stageTest(
       t.is(await ask(stage, "10.96.0.3"), first);
       t.is(await ask(stage, "192.0.2.3"), first);
     }
+    await stage.agent.kill();
+    await stage.startAgent();
+    for (let index = 0; index < 12; index++) t.is(await ask(stage, "10.96.0.3"), first);
     const other = pods.find((pod) => pod !== first)!;
     await stage.apply("sticky", [
       service!,

@@ -215,11 +215,16 @@ labTest("a process outside the cgroup is not touched", async (t) => {
   t.is(await whoTcp(client, { address: "192.168.50.2", port: 30080 }), "ECONNREFUSED");
 });
 
+labTest("another port of a cluster IP refuses, from the pod and from the node", async (t) => {
+  for (const place of ["pod", "node"] as const)
+    for (const address of ["10.96.0.10", "fd00:10:96::10"])
+      t.is(await whoTcp(await clientIn(place), { address, port: 81 }), "ECONNREFUSED");
+});
+
 labTest("what is not a Service's frontend is left alone", async (t) => {
   const client = await clientIn("pod");
   const untouched = [
     ["a VIP of ipMode Proxy", "198.51.100.99", 80],
-    ["another port of a cluster IP", "10.96.0.10", 81],
     ["an ExternalName Service with a cluster IP left in it", "10.96.0.15", 80],
     ["a Service labelled for another proxy", "10.96.0.16", 80],
   ] as const;
