@@ -509,7 +509,7 @@ export interface SocketRecordsMore {
 
 /** struct socket_records_more */
 export const socketRecordsMore = {
-  bytes: 12304,
+  bytes: 6160,
   offset: {
     count: 4,
     next: 8,
@@ -650,7 +650,7 @@ export const limit = {
   SOCKET_SETS: 4096,
   SOCKET_PLACES: 4,
   SOCKET_RECORDS: 2,
-  SOCKET_RECORDS_MORE: 256,
+  SOCKET_RECORDS_MORE: 128,
   NAME_BYTES: 64,
 } as const;
 
@@ -773,7 +773,7 @@ export const maps = {
   svc_socket_more: {
     type: 24,
     keyBytes: 4,
-    valueBytes: 12304,
+    valueBytes: 6160,
     maxEntries: 0,
     flags: 1,
   },
@@ -801,4 +801,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x81347723f1a09eb3n;
+export const layoutHash = 0x452f2f4bfa740289n;

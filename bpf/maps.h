@@ -33,7 +33,7 @@ enum limit {
 	SOCKET_SETS = 4096,	   /* elements of svc_socket_one, a power of two */
 	SOCKET_PLACES = 4,	   /* sockets in one of them */
 	SOCKET_RECORDS = 2,	   /* destinations of one socket in svc_sockets */
-	SOCKET_RECORDS_MORE = 256, /* further ones, in svc_socket_more */
+	SOCKET_RECORDS_MORE = 128, /* further ones, in svc_socket_more */
 	NAME_BYTES = 64,	   /* a Kubernetes label is at most 63 bytes long */
 };
 
@@ -260,6 +260,8 @@ struct socket_records_more {
 	__u16 left;
 	struct record record[SOCKET_RECORDS_MORE];
 };
+/* With the kernel's own 100 bytes or so: what Linux 7 allocates without locks. */
+_Static_assert(sizeof(struct socket_records_more) <= 8192 - 256, "too large for a socket");
 
 /* svc_names: what people call a service id. Written after the rows that programs read. */
 struct service_name {
