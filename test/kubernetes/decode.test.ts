@@ -25,7 +25,10 @@ import { encodeMessage } from "../../lab/apiserver/protobuf.ts";
 const root = path.resolve(import.meta.dirname, "../../..");
 const fixtures = path.resolve(root, process.env.BPFSVC_FIXTURES ?? "../shared/fixtures");
 const folder = path.join(fixtures, "apiserver-1.36");
-const recorded = existsSync(folder) ? test : test.skip;
+const hasFixtures = existsSync(folder);
+if (!hasFixtures) console.error(`Left out, what was recorded: "${folder}" does not exist`);
+// Without them these tests fail on CI, where nothing may be left out.
+const recorded = hasFixtures || (process.env.CI ?? "") !== "" ? test : test.skip;
 const read = (file: string) => readFileSync(path.join(folder, file));
 
 function typeOf(file: string): string {
