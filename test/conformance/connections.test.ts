@@ -7,15 +7,17 @@ import { needsLab } from "../../lab/needs.ts";
 import type { Address } from "../../lab/sockets.ts";
 import { expectedOf, NO_MASQUERADE, whyNoConnection } from "./exceptions.ts";
 import {
+  authority,
   type ClusterObject,
   type FlowCase,
   type FlowConfig,
   type FlowPacket,
   objectsOf,
+  parseAuthority,
   readVectors,
   stepsOf,
 } from "./vectors.ts";
-import { authority, type Client, parseAuthority, type Reply, World } from "./world.ts";
+import { type Client, type Reply, World } from "./world.ts";
 
 const labTest = needsLab(test.serial as typeof test);
 /** Attempts to see an endpoint that is not meant: one of two is missed once in 65,536 runs. */

@@ -9,6 +9,7 @@ import type { ObjectIdentity, ObjectKind } from "../../control/model/objects.ts"
 import { readObject } from "../../control/model/read.ts";
 import { expectedOf } from "./exceptions.ts";
 import {
+  authority,
   type ClusterObject,
   type FlowCase,
   type FlowConfig,
@@ -60,10 +61,6 @@ function applyStep(cluster: Cluster, before: readonly ClusterObject[], after: Cl
 function packetOf({ src, protocol, dst, dstPort }: FlowPacket): Packet {
   const source = canonicalAddress(src)!;
   return { source, protocol, destination: canonicalAddress(dst)!, port: dstPort };
-}
-
-function authority({ address, port }: { address: string; port: number }): string {
-  return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
 }
 
 /** A decision in the words of the vectors. */

@@ -4,49 +4,16 @@ import test, { type ExecutionContext } from "ava";
 import { Cluster } from "../../control/model/cluster.ts";
 import { decide } from "../../control/model/decision.ts";
 import { readObject } from "../../control/model/read.ts";
-import type { Protocol } from "../../control/model/rows.ts";
-import { readVectors } from "./vectors.ts";
-
-interface Expectation {
-  sameAs?: string;
-  notAllSameAs?: string;
-  sameAsExceptLost?: string;
-  anyOf?: string[];
-  distinctAtLeast?: number;
-  pinTo?: string;
-}
-
-interface AffinityEvent {
-  t: number;
-  do: string;
-  label?: string;
-  client?: string;
-  clients?: string[];
-  times?: number;
-  frontend?: string;
-  protocol?: Protocol;
-  endpoint?: string | { chosenBy: string; client: string };
-  conditions?: object;
-  port?: { name: string; port: number; protocol: string };
-  timeoutSeconds?: number;
-  expect?: Expectation;
-}
-
-interface AffinityCase {
-  id: string;
-  title: string;
-  service: { sessionAffinity: string; timeoutSeconds?: number; frontends: Record<string, string> };
-  endpoints: string[];
-  events: AffinityEvent[];
-}
+import {
+  type AffinityCase,
+  type AffinityEvent,
+  type AffinityExpectation,
+  parseAuthority,
+  readVectors,
+} from "./vectors.ts";
 
 /** Draws until an endpoint that is one of many comes up. */
 const DRAWS = 1000;
-
-function split(authority: string): { address: string; port: number } {
-  const at = authority.lastIndexOf(":");
-  return { address: authority.slice(0, at), port: Number(authority.slice(at + 1)) };
-}
 
 /** Numbers from 0 to 1 that look random and are the same in every run. */
 function* randomNumbers(): Generator<number, never> {
@@ -73,13 +40,13 @@ class Play {
     this.#case = given;
     this.#timeoutSeconds = given.service.timeoutSeconds;
     const { clusterIP, nodePort, otherPort } = given.service.frontends;
-    const { port } = split(clusterIP!);
+    const { port } = parseAuthority(clusterIP!);
     this.#ports = [
-      { name: "http", port, nodePort: nodePort === undefined ? 0 : split(nodePort).port },
+      { name: "http", port, nodePort: nodePort === undefined ? 0 : parseAuthority(nodePort).port },
       { name: "dns", port, protocol: "UDP" },
-      ...(otherPort === undefined ? [] : [{ name: "other", port: split(otherPort).port }]),
+      ...(otherPort === undefined ? [] : [{ name: "other", port: parseAuthority(otherPort).port }]),
     ];
-    const address = nodePort === undefined ? "192.168.50.2" : split(nodePort).address;
+    const address = nodePort === undefined ? "192.168.50.2" : parseAuthority(nodePort).address;
     this.#read({
       kind: "Node",
       metadata: { name: "node-a" },
@@ -106,8 +73,8 @@ class Play {
       metadata: { namespace: "shop", name: "sticky" },
       spec: {
         type: "NodePort",
-        clusterIP: split(clusterIP!).address,
-        externalIPs: externalIP === undefined ? [] : [split(externalIP).address],
+        clusterIP: parseAuthority(clusterIP!).address,
+        externalIPs: externalIP === undefined ? [] : [parseAuthority(externalIP).address],
         externalTrafficPolicy: /external policy Local/.test(title) ? "Local" : "Cluster",
         sessionAffinity: service.sessionAffinity,
         sessionAffinityConfig: timeoutSeconds && { clientIP: { timeoutSeconds } },
@@ -115,7 +82,7 @@ class Play {
       },
     });
     for (const [index, endpoint] of this.#case.endpoints.entries()) {
-      const { address, port } = split(endpoint);
+      const { address, port } = parseAuthority(endpoint);
       const conditions = this.#conditions.get(endpoint);
       this.#read({
         kind: "EndpointSlice",
@@ -141,7 +108,7 @@ class Play {
 
   /** A new connection: the remembered endpoint while it is eligible, else any (§11.3–11.5). */
   #connect(source: string, { t, frontend, protocol = "TCP" }: AffinityEvent): string {
-    const { address: destination, port } = split(this.#case.service.frontends[frontend!]!);
+    const { address: destination, port } = parseAuthority(this.#case.service.frontends[frontend!]!);
     const decision = decide({ source, protocol, destination, port }, this.#cluster.serving());
     if (decision.outcome !== "endpoints") return decision.outcome;
     const eligible = decision.endpoints.map((each) => `${each.address}:${each.port}`);
@@ -198,7 +165,7 @@ class Play {
 
   #check(
     t: ExecutionContext,
-    { answers, expect }: { answers: ReadonlyMap<string, string>; expect: Expectation },
+    { answers, expect }: { answers: ReadonlyMap<string, string>; expect: AffinityExpectation },
   ): void {
     const { sameAs, notAllSameAs, sameAsExceptLost, anyOf, distinctAtLeast } = expect;
     for (const got of answers.values()) t.true(this.#case.endpoints.includes(got), got);

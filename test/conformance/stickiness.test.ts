@@ -6,55 +6,22 @@ import test, { type ExecutionContext } from "ava";
 import { whyNoLab } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";
 import type { Address } from "../../lab/sockets.ts";
-import { type ClusterObject, readVectors } from "./vectors.ts";
-import { type Held, parseAuthority, World } from "./world.ts";
-
-type Conditions = Record<"ready" | "serving" | "terminating", boolean>;
-type EndpointName = string | { chosenBy: string; client: string };
-
-interface Expectation {
-  sameAs?: string;
-  notAllSameAs?: string;
-  sameAsExceptLost?: string;
-  anyOf?: string[];
-  distinctAtLeast?: number;
-  pinTo?: string;
-}
-
-interface StickyEvent {
-  t: number;
-  do: string;
-  label?: string;
-  client?: string;
-  clients?: string[];
-  times?: number;
-  frontend?: string;
-  protocol?: "TCP" | "UDP";
-  holdOpenUntil?: number;
-  endpoint?: EndpointName;
-  conditions?: Conditions;
-  port?: { name: string; port: number; protocol: string };
-  timeoutSeconds?: number;
-  expect?: Expectation;
-}
-
-interface StickyCase {
-  id: string;
-  title: string;
-  service: {
-    sessionAffinity: string;
-    timeoutSeconds?: number;
-    frontends: Record<string, string>;
-  };
-  endpoints: string[];
-  events: StickyEvent[];
-}
+import {
+  type AffinityCase,
+  type AffinityEvent,
+  type AffinityExpectation,
+  type ClusterObject,
+  type Conditions,
+  parseAuthority,
+  readVectors,
+} from "./vectors.ts";
+import { type Held, World } from "./world.ts";
 
 const labTest = needsLab(test);
 const SCALE = 10;
 const READY: Conditions = { ready: true, serving: true, terminating: false };
 
-const cases = readVectors<StickyCase>("session-affinity.json");
+const cases = readVectors<AffinityCase>("session-affinity.json");
 let world: World | undefined;
 /** Objects of each case as last applied; the agent sees them all. */
 const objectsByCase = new Map<string, ClusterObject[]>();
@@ -74,7 +41,7 @@ test.before(async () => {
 
 test.after.always(() => world?.close());
 
-function clientsOf({ client, clients }: StickyEvent): string[] {
+function clientsOf({ client, clients }: AffinityEvent): string[] {
   return clients ?? (client === undefined ? [] : [client]);
 }
 
@@ -87,7 +54,7 @@ const NODE: ClusterObject = {
 
 /** One case under way: its objects, and who got what at which label. */
 class Play {
-  readonly #case: StickyCase;
+  readonly #case: AffinityCase;
   readonly #place: number;
   readonly #conditions = new Map<string, Conditions>();
   readonly #ports = [
@@ -102,7 +69,7 @@ class Play {
   /** When the event before this one ended, here and in the case's own time. */
   #ended = { at: 0, t: 0 };
 
-  constructor(stickyCase: StickyCase, place: number) {
+  constructor(stickyCase: AffinityCase, place: number) {
     this.#case = stickyCase;
     this.#place = place;
     this.#timeoutSeconds = stickyCase.service.timeoutSeconds;
@@ -173,7 +140,7 @@ class Play {
   }
 
   /** Waits as long after the event before as the case says, with traffic on what is held open. */
-  async waitFor({ t }: StickyEvent): Promise<void> {
+  async waitFor({ t }: AffinityEvent): Promise<void> {
     const until = this.#ended.at + ((t - this.#ended.t) / SCALE) * 1000;
     while (performance.now() < until) {
       for (const { connection } of this.#held) await connection.exchange();
@@ -185,12 +152,12 @@ class Play {
     }
   }
 
-  async run(t: ExecutionContext, event: StickyEvent): Promise<void> {
+  async run(t: ExecutionContext, event: AffinityEvent): Promise<void> {
     await this.#do(t, event);
     this.#ended = { at: performance.now(), t: event.t };
   }
 
-  async #do(t: ExecutionContext, event: StickyEvent): Promise<void> {
+  async #do(t: ExecutionContext, event: AffinityEvent): Promise<void> {
     if (event.do.startsWith("connect")) return this.#connect(t, event);
     if (event.do === "restoreEndpoints") this.restore();
     else if (event.do === "removeEndpoint") this.#conditions.delete(this.#lose(event.endpoint!));
@@ -205,13 +172,13 @@ class Play {
     await this.apply();
   }
 
-  #lose(name: EndpointName): string {
+  #lose(name: NonNullable<AffinityEvent["endpoint"]>): string {
     this.#lost =
       typeof name === "string" ? name : this.#answers.get(name.chosenBy)!.get(name.client)!;
     return this.#lost;
   }
 
-  async #connect(t: ExecutionContext, event: StickyEvent): Promise<void> {
+  async #connect(t: ExecutionContext, event: AffinityEvent): Promise<void> {
     const { expect = {}, label = "", times = 1 } = event;
     const wanted = expect.pinTo;
     if (wanted !== undefined) await this.#offerOnly(wanted);
@@ -234,7 +201,7 @@ class Play {
     await this.apply();
   }
 
-  async #ask(source: string, event: StickyEvent): Promise<string> {
+  async #ask(source: string, event: AffinityEvent): Promise<string> {
     const client = { from: "pod", source } as const;
     const target = this.#target(event.frontend!);
     if (event.holdOpenUntil !== undefined) {
@@ -246,7 +213,7 @@ class Play {
     return "error" in reply ? reply.error : reply.server;
   }
 
-  #check(t: ExecutionContext, answers: Map<string, string>, expect: Expectation): void {
+  #check(t: ExecutionContext, answers: Map<string, string>, expect: AffinityExpectation): void {
     const before = (label: string) => this.#answers.get(label)!;
     for (const endpoint of answers.values())
       t.true(this.#case.endpoints.includes(endpoint), `${endpoint} is no endpoint`);

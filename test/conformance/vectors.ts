@@ -55,6 +55,61 @@ export interface FlowCase {
   }[];
 }
 
+export interface AffinityExpectation {
+  sameAs?: string;
+  notAllSameAs?: string;
+  sameAsExceptLost?: string;
+  anyOf?: string[];
+  distinctAtLeast?: number;
+  pinTo?: string;
+}
+
+export type Conditions = Record<"ready" | "serving" | "terminating", boolean>;
+
+export interface AffinityEvent {
+  /** In seconds since the case began. */
+  t: number;
+  do: string;
+  label?: string;
+  client?: string;
+  clients?: string[];
+  times?: number;
+  frontend?: string;
+  protocol?: "TCP" | "UDP";
+  holdOpenUntil?: number;
+  endpoint?: string | { chosenBy: string; client: string };
+  conditions?: Conditions;
+  port?: { name: string; port: number; protocol: string };
+  timeoutSeconds?: number;
+  expect?: AffinityExpectation;
+}
+
+/** A case of session-affinity.json. */
+export interface AffinityCase {
+  id: string;
+  title: string;
+  service: { sessionAffinity: string; timeoutSeconds?: number; frontends: Record<string, string> };
+  endpoints: string[];
+  events: AffinityEvent[];
+}
+
+/** An address and a port, as the vectors write both at once. */
+export interface Authority {
+  address: string;
+  port: number;
+}
+
+/** An endpoint as the vectors write it. */
+export function authority({ address, port }: Authority): string {
+  return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+/** The address and port of an endpoint as the vectors write it. */
+export function parseAuthority(text: string): Authority {
+  const [, address = "", port = ""] = /^\[?(.*?)\]?:(\d+)$/.exec(text) ?? [];
+  return { address, port: Number(port) };
+}
+
 const FOLDER =
   process.env.BPFSVC_VECTORS ?? path.resolve(import.meta.dirname, "../../../../shared/vectors");
 

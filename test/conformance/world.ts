@@ -11,6 +11,7 @@ import type { Helper, Host, Running } from "../../lab/host.ts";
 import { Lab, type LabNode } from "../../lab/lab.ts";
 import type { Address } from "../../lab/sockets.ts";
 import { waitFor } from "../../lab/wait.ts";
+import { authority } from "./vectors.ts";
 
 const COMMAND = path.resolve(import.meta.dirname, "../../../dist/bpfsvc.js");
 
@@ -43,17 +44,6 @@ export interface Places {
   nodeAddresses: readonly string[];
   /** All that answers, wherever it is. */
   servers: readonly Address[];
-}
-
-/** An endpoint as the vectors write it. */
-export function authority({ address, port }: Address): string {
-  return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
-}
-
-/** The address and port of an endpoint as the vectors write it. */
-export function parseAuthority(text: string): Address {
-  const [, address = "", port = ""] = /^\[?(.*?)\]?:(\d+)$/.exec(text) ?? [];
-  return { address, port: Number(port) };
 }
 
 function isLoopback(address: string): boolean {
