@@ -10,8 +10,8 @@ import type { Extent } from "./extents.ts";
 import { Extents } from "./extents.ts";
 import { extentsOf, type Held, protocolOf } from "./held.ts";
 import { Ids } from "./ids.ts";
-import { decodeSource, type Maps, SOURCE_VALUE } from "./maps.ts";
-import { isSettled, type Plan, type Pools, planService } from "./plan.ts";
+import { type BackendEntry, decodeSource, type Maps, SOURCE_VALUE } from "./maps.ts";
+import { isSettled, type Plan, type Pools, planService, sameEntry } from "./plan.ts";
 import { ServiceRanges } from "./ranges.ts";
 import { restore, serviceIdOf } from "./restore.ts";
 import { bytesToText, Table, type TableError, textToBytes } from "./table.ts";
@@ -308,16 +308,19 @@ export class Dataplane {
     return this.#maps.readBackend(id).listed;
   }
 
-  #writeListed(id: number, entry: { listed: number; state: number }): void {
+  #writeListed(id: number, entry: Pick<BackendEntry, "listed" | "state" | "local">): void {
     const actual = this.#maps.readBackend(id);
-    if (actual.listed === entry.listed && actual.state === entry.state) return;
-    this.#maps.writeBackendWord(id, { ...actual, listed: entry.listed, state: entry.state });
+    if (sameEntry(actual, entry)) return;
+    const { listed, state, local } = entry;
+    this.#maps.writeBackendWord(id, { ...actual, listed, state, local });
   }
 
-  #flip({ held, tables, flips, affinitySeconds, guard }: Plan): void {
+  #flip({ held, tables, flips, affinitySeconds, guard, externalLocal }: Plan): void {
     if (this.#maps.readAffinity(held.id) !== affinitySeconds)
       this.#maps.writeAffinity(held.id, affinitySeconds);
     if (this.#maps.readGuard(held.id) !== guard) this.#maps.writeGuard(held.id, guard);
+    if (this.#maps.readExternalLocal(held.id) !== externalLocal)
+      this.#maps.writeExternalLocal(held.id, externalLocal);
     for (const which of flips) this.#maps.writeTable(held.id, which, tables[which]!);
     held.tables = tables;
     this.#held.set(held.key, held);
