@@ -502,7 +502,7 @@ export const meta = {
 } as const;
 
 export interface Node {
-  seed: bigint;
+  hashKey: readonly [number, number, number, number, number, number, number, number, number, number];
   natFirst: number;
   natCount: number;
   hostFirst: number;
@@ -516,51 +516,72 @@ export interface Node {
 
 /** struct node */
 export const node = {
-  bytes: 1112,
+  bytes: 1144,
   offset: {
     source: 0,
     pods: 1024,
-    seed: 1088,
-    natFirst: 1096,
-    natCount: 1098,
-    hostFirst: 1100,
-    hostLast: 1102,
-    nodePortFirst: 1104,
-    nodePortLast: 1106,
-    detectsIpv4: 1108,
-    detectsIpv6: 1109,
-    detectsDevices: 1110,
+    hashKey: 1088,
+    natFirst: 1128,
+    natCount: 1130,
+    hostFirst: 1132,
+    hostLast: 1134,
+    nodePortFirst: 1136,
+    nodePortLast: 1138,
+    detectsIpv4: 1140,
+    detectsIpv6: 1141,
+    detectsDevices: 1142,
   },
   stride: {
     source: 16,
     pods: 32,
+    hashKey: 4,
   },
   read(view: DataView, at: number): Node {
     return {
-      seed: view.getBigUint64(at + 1088, true),
-      natFirst: view.getUint16(at + 1096, true),
-      natCount: view.getUint16(at + 1098, true),
-      hostFirst: view.getUint16(at + 1100, true),
-      hostLast: view.getUint16(at + 1102, true),
-      nodePortFirst: view.getUint16(at + 1104, true),
-      nodePortLast: view.getUint16(at + 1106, true),
-      detectsIpv4: view.getUint8(at + 1108),
-      detectsIpv6: view.getUint8(at + 1109),
-      detectsDevices: view.getUint8(at + 1110),
+      hashKey: [
+        view.getUint32(at + 1088, true),
+        view.getUint32(at + 1092, true),
+        view.getUint32(at + 1096, true),
+        view.getUint32(at + 1100, true),
+        view.getUint32(at + 1104, true),
+        view.getUint32(at + 1108, true),
+        view.getUint32(at + 1112, true),
+        view.getUint32(at + 1116, true),
+        view.getUint32(at + 1120, true),
+        view.getUint32(at + 1124, true),
+      ],
+      natFirst: view.getUint16(at + 1128, true),
+      natCount: view.getUint16(at + 1130, true),
+      hostFirst: view.getUint16(at + 1132, true),
+      hostLast: view.getUint16(at + 1134, true),
+      nodePortFirst: view.getUint16(at + 1136, true),
+      nodePortLast: view.getUint16(at + 1138, true),
+      detectsIpv4: view.getUint8(at + 1140),
+      detectsIpv6: view.getUint8(at + 1141),
+      detectsDevices: view.getUint8(at + 1142),
     };
   },
   write(view: DataView, at: number, value: Node): void {
-    view.setBigUint64(at + 1088, value.seed, true);
-    view.setUint16(at + 1096, value.natFirst, true);
-    view.setUint16(at + 1098, value.natCount, true);
-    view.setUint16(at + 1100, value.hostFirst, true);
-    view.setUint16(at + 1102, value.hostLast, true);
-    view.setUint16(at + 1104, value.nodePortFirst, true);
-    view.setUint16(at + 1106, value.nodePortLast, true);
-    view.setUint8(at + 1108, value.detectsIpv4);
-    view.setUint8(at + 1109, value.detectsIpv6);
-    view.setUint8(at + 1110, value.detectsDevices);
-    writeZeros(view, at + 1111, 1);
+    view.setUint32(at + 1088, value.hashKey[0], true);
+    view.setUint32(at + 1092, value.hashKey[1], true);
+    view.setUint32(at + 1096, value.hashKey[2], true);
+    view.setUint32(at + 1100, value.hashKey[3], true);
+    view.setUint32(at + 1104, value.hashKey[4], true);
+    view.setUint32(at + 1108, value.hashKey[5], true);
+    view.setUint32(at + 1112, value.hashKey[6], true);
+    view.setUint32(at + 1116, value.hashKey[7], true);
+    view.setUint32(at + 1120, value.hashKey[8], true);
+    view.setUint32(at + 1124, value.hashKey[9], true);
+    view.setUint16(at + 1128, value.natFirst, true);
+    view.setUint16(at + 1130, value.natCount, true);
+    view.setUint16(at + 1132, value.hostFirst, true);
+    view.setUint16(at + 1134, value.hostLast, true);
+    view.setUint16(at + 1136, value.nodePortFirst, true);
+    view.setUint16(at + 1138, value.nodePortLast, true);
+    view.setUint8(at + 1140, value.detectsIpv4);
+    view.setUint8(at + 1141, value.detectsIpv6);
+    view.setUint8(at + 1142, value.detectsDevices);
+    writeZeros(view, at + 1143, 1);
   },
 } as const;
 
@@ -997,6 +1018,12 @@ export const limit = {
   SOCKET_RECORDS: 2,
   SOCKET_RECORDS_MORE: 128,
   NAME_BYTES: 64,
+  FLOW_KIND_SHIFT: 1,
+  FLOW_PROTOCOL_SHIFT: 3,
+  FLOW_PATH_SHIFT: 5,
+  FLOW_SOURCE_SHIFT: 7,
+  FLOW_SEQUENCE_SHIFT: 13,
+  FLOW_STATE_SHIFT: 24,
   FLOW_WAYS: 4,
   FLOW_GROUP: 16,
   HOP_BITS: 10,
@@ -1015,7 +1042,16 @@ export const reason = {
   REASON_UNOWNED_ADDRESS: 7,
   REASON_SOURCE_RANGE: 8,
   REASON_SOURCE_UNKNOWN: 9,
-  REASON_COUNT: 10,
+  REASON_NO_ROUTE: 10,
+  REASON_PORTS_EXHAUSTED: 11,
+  REASON_FLOW_LOST: 12,
+  REASON_FLOW_EVICTED: 13,
+  REASON_NO_CONNECTION: 14,
+  REASON_FRAGMENT_LOST: 15,
+  REASON_TOO_BIG: 16,
+  REASON_TTL_EXCEEDED: 17,
+  REASON_ANSWER_LIMIT: 18,
+  REASON_COUNT: 19,
 } as const;
 
 /** enum service_type */
@@ -1129,7 +1165,7 @@ export const maps = {
   svc_node: {
     type: 2,
     keyBytes: 4,
-    valueBytes: 1112,
+    valueBytes: 1144,
     maxEntries: 1,
     flags: 1024,
   },
@@ -1151,7 +1187,7 @@ export const maps = {
     type: 6,
     keyBytes: 4,
     valueBytes: 8,
-    maxEntries: 10,
+    maxEntries: 19,
     flags: 0,
   },
   svc_services: {
@@ -1199,4 +1235,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x33f430b09d393c6fn;
+export const layoutHash = 0x30c72ee33698a714n;

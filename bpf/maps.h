@@ -36,10 +36,16 @@ enum limit {
 	SOCKET_RECORDS = 2,	   /* destinations of one socket in svc_sockets */
 	SOCKET_RECORDS_MORE = 128, /* further ones, in svc_socket_more */
 	NAME_BYTES = 64,	   /* a Kubernetes label is at most 63 bytes long */
-	FLOW_WAYS = 4,		   /* flows in an element of svc_flows */
-	FLOW_GROUP = 16,	   /* elements in a page: both that a flow may be in are in one */
-	HOP_BITS = 10,		   /* a flow's hop: index in svc_hops | generation << 10 */
-	NODE_SOURCES = 64,	   /* addresses of this node in svc_node; the first is not used */
+	FLOW_KIND_SHIFT = 1,	   /* a flow's lock: bit 0 says that it is being written, */
+	FLOW_PROTOCOL_SHIFT = 3,
+	FLOW_PATH_SHIFT = 5,
+	FLOW_SOURCE_SHIFT = 7,	  /* an index in svc_node, of 6 bits; 0: the client's own address */
+	FLOW_SEQUENCE_SHIFT = 13, /* counts the uses of the place, */
+	FLOW_STATE_SHIFT = 24,	  /* and all but the state says whose it is */
+	FLOW_WAYS = 4,		  /* flows in an element of svc_flows */
+	FLOW_GROUP = 16,	  /* elements in a page: both that a flow may be in are in one */
+	HOP_BITS = 10,		  /* a flow's hop: index in svc_hops | generation << 10 */
+	NODE_SOURCES = 64,	  /* addresses of this node in svc_node; the first is not used */
 };
 
 /*
@@ -105,7 +111,16 @@ enum reason {
 	REASON_UNOWNED_ADDRESS = 7, /* of a Service range, but nobody's: EHOSTUNREACH */
 	REASON_SOURCE_RANGE = 8,    /* a source that the Service does not allow: EHOSTUNREACH */
 	REASON_SOURCE_UNKNOWN = 9,  /* a guarded VIP, asked by we do not know whom: left alone */
-	REASON_COUNT = 10,
+	REASON_NO_ROUTE = 10, /* no way to the endpoint, or no address to send from: dropped */
+	REASON_PORTS_EXHAUSTED = 11, /* no free port for a rewritten source: refused */
+	REASON_FLOW_LOST = 12,	     /* other CPUs took the flow's place each time: dropped */
+	REASON_FLOW_EVICTED = 13, /* a connection in use gave way to a new one, svc_flows is full */
+	REASON_NO_CONNECTION = 14, /* ends a connection that nobody knows: dropped */
+	REASON_FRAGMENT_LOST = 15, /* a fragment that overtook the first of its datagram: dropped */
+	REASON_TOO_BIG = 16,	   /* larger than the way to the endpoint takes: sender told */
+	REASON_TTL_EXCEEDED = 17,  /* it has passed too many routers: sender told */
+	REASON_ANSWER_LIMIT = 18,  /* an answer of our own not sent, there were too many */
+	REASON_COUNT = 19,
 } __attribute__((packed));
 
 struct address {
@@ -272,6 +287,14 @@ struct socket_records_more {
 /* With the kernel's own 100 bytes or so: what Linux 7 allocates without locks. */
 _Static_assert(sizeof(struct socket_records_more) <= 8192 - 256, "too large for a socket");
 
+/* The protocols of flows, in a flow's lock. */
+enum flow_protocol {
+	FLOW_TCP = 0,
+	FLOW_UDP = 1,
+	FLOW_SCTP = 2,
+	FLOW_NO_PROTOCOL = 3,
+} __attribute__((packed));
+
 /* Which packets of a connection a flow is met by. */
 enum flow_kind {
 	FLOW_FREE = 0,
@@ -298,12 +321,11 @@ enum flow_state {
 /*
  * svc_flows: a connection that passes through the node, in one cache line. Each has two, one found
  * by what the client sends, one by what the endpoint does, with the same content but for the kind.
- * The lock's bits, from the lowest: busy, kind 2, protocol 2 (0 TCP, 1 UDP, 2 SCTP), path 2, source
- * 6, sequence 11, state 8. A source of 0 is the client's own address, else one of svc_node.
+ * flow.h says how they are written and read.
  */
 struct flow {
-	__u32 lock;
-	__u16 last_used; /* see flow_now() */
+	__u32 lock;	 /* see enum limit */
+	__u16 last_used; /* CLOCK_MONOTONIC in units of 2^30 ns, a little more than seconds */
 	__u16 hop;	 /* where packets of this direction go: see enum limit; 0: not known */
 	__be16 client_port;
 	__be16 frontend_port;
@@ -347,8 +369,8 @@ struct device {
 struct node {
 	struct address source[NODE_SOURCES]; /* this node's addresses; an index is not used again */
 	struct service_range pods[2];	     /* where pods are, of IPv4 and IPv6 (§10.8) */
-	__u64 seed;	 /* of the flows' hash, for as long as svc_flows lives */
-	__u16 nat_first; /* ports that rewritten sources may get */
+	__u32 hash_key[10]; /* of the flows' hash, random, the same as long as svc_flows lives */
+	__u16 nat_first;    /* ports that rewritten sources may get */
 	__u16 nat_count;
 	__u16 host_first; /* those that the host takes for itself (ip_local_port_range) */
 	__u16 host_last;

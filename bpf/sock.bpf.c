@@ -117,11 +117,6 @@ static __always_inline bool bound_address(const struct bpf_sock_addr *ctx, struc
 	return address_is_set(address);
 }
 
-static __always_inline bool is_ipv4(const struct address *address)
-{
-	return !(address->word[0] | address->word[1] | (address->word[2] ^ bpf_htonl(0xffff)));
-}
-
 /* A pod's address is the one that the agent knows, since the kernel has not chosen yet. */
 static __always_inline enum source request_source(const struct request *request,
 						  struct address *address)
@@ -136,14 +131,14 @@ static __always_inline enum source request_source(const struct request *request,
 		return SOURCE_NODE;
 	if (!client_lookup(cookie, &client))
 		return SOURCE_UNKNOWN;
-	*address = is_ipv4(&request->key.address) ? client.ipv4 : client.ipv6;
+	*address = address_is_ipv4(&request->key.address) ? client.ipv4 : client.ipv6;
 	return address_is_set(address) ? SOURCE_ADDRESS : SOURCE_UNKNOWN;
 }
 
 /* A refusal that the application sees from connect() and sendmsg() alike (semantics §7). */
-static __always_inline int answer_empty(enum verdict verdict, enum reason reason)
+static __always_inline int answer_empty(enum verdict verdict, const struct choice *choice)
 {
-	reason_count(reason);
+	refusal_count(choice);
 	bpf_set_retval(verdict == VERDICT_REFUSE ? -ECONNREFUSED : -EHOSTUNREACH);
 	return 0;
 }
@@ -197,7 +192,9 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 	if (verdict == VERDICT_NONE)
 		return 1; /* the frontend has just gone, or the packet path decides */
 	if (verdict != VERDICT_FORWARD)
-		return answer_empty(verdict, choice.reason);
+		return answer_empty(verdict, &choice);
+	if (choice.reference != request.keep)
+		choice_count(&choice);
 	if (udp ? choice.reference != request.keep : remember_tcp)
 		socket_remember(ctx, &request.key, &choice);
 	peer_set(ctx, ipv6, &choice.address, choice.port);
