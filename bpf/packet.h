@@ -46,6 +46,25 @@ static __always_inline __u32 tuple_ports(const struct tuple *tuple)
 	return *(const __u32 *)&tuple->source_port;
 }
 
+/* Bytes of the IP header and what extends it; not of a later fragment. */
+static __always_inline __u32 network_bytes(const struct packet *packet)
+{
+	return packet->transport - packet->network;
+}
+
+/* Bytes from the transport header on, as the IP header says. */
+static __always_inline __u32 transport_bytes(const struct packet *packet)
+{
+	return packet->length - network_bytes(packet);
+}
+
+/* Whether nothing is between the IP header and the transport header. */
+static __always_inline bool network_is_plain(const struct packet *packet)
+{
+	return network_bytes(packet) ==
+	       (packet->ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+}
+
 static __always_inline __u32 protocol_from_ip(__u8 protocol)
 {
 	switch (protocol) {

@@ -27,6 +27,7 @@ const volatile bool masquerade_all = false;
 struct passage {
 	struct packet packet;
 	__u32 ifindex;	     /* the device that it came in by, or is about to leave by */
+	__u16 mac[3];	     /* where the frame that it came in by is addressed to */
 	bool leaving;	     /* at egress */
 	bool is_inside;	     /* answers to its source pass through this node */
 	bool is_pod;	     /* by its device */
@@ -345,18 +346,31 @@ static __always_inline bool packet_is_ours(const struct packet *packet)
 	return range_contains(&tuple->destination);
 }
 
+/*
+ * Whether packets that meet passage->flow are translated at this hook: requests where they come in,
+ * replies where they leave if the stack is to see the endpoint.
+ */
+static __always_inline bool passage_may_translate(const struct passage *passage)
+{
+	__u32 lock = passage->flow.lock, path = flow_path(lock);
+
+	if (flow_kind(lock) == FLOW_FORWARD)
+		return passage->leaving ? path == FLOW_NODE : path != FLOW_NODE;
+	return passage->leaving ? path == FLOW_STACK : path == FLOW_REDIRECT || path == FLOW_NODE;
+}
+
 /* Which of this device's traffic concerns this node, and how. False: it is another host's. */
-static __always_inline bool passage_admit(struct passage *passage, const __u8 *mac)
+static __always_inline bool passage_admit(struct passage *passage)
 {
 	const struct device *device = device_lookup(passage->ifindex);
-	const __u16 *own, *given = (const __u16 *)mac;
+	const __u16 *own, *mac = passage->mac;
 
 	passage->is_inside = !device || device->is_inside;
 	passage->is_pod = device && device->is_pod;
-	if (!device || !mac || !device->is_uplink)
+	if (!device || passage->leaving || !device->is_uplink)
 		return true;
 	own = (const __u16 *)device->mac;
-	return !((own[0] ^ given[0]) | (own[1] ^ given[1]) | (own[2] ^ given[2]));
+	return !((own[0] ^ mac[0]) | (own[1] ^ mac[1]) | (own[2] ^ mac[2]));
 }
 
 /* What balance() says of a packet. Not static, so that the verifier follows it once. */

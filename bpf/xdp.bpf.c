@@ -43,7 +43,7 @@ static __always_inline bool headers_are_sound(const struct headers *headers,
 	__u64 sum = 0;
 
 	if ((void *)headers->ipv4 + packet->length > headers->end ||
-	    packet->length < packet->transport - packet->network + UDP_BYTES)
+	    packet->length < network_bytes(packet) + UDP_BYTES)
 		return false;
 	if (headers->is_ipv6)
 		return true;
@@ -51,11 +51,6 @@ static __always_inline bool headers_are_sound(const struct headers *headers,
 	for (int i = 0; i < 5; i++)
 		sum += word[i];
 	return sum_fold(sum) == 0xffff;
-}
-
-static __always_inline __u32 transport_length(const struct packet *packet)
-{
-	return packet->length - (packet->ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
 }
 
 /* Where a packet's checksum is, NULL if it is not all there. SCTP's has four bytes. */
@@ -86,7 +81,7 @@ static __always_inline bool checksum_is_partial(const struct headers *headers,
 		return !*(const __u32 *)check;
 	if (headers->protocol == FLOW_UDP && !*(const __u16 *)check)
 		return false;
-	sum = pseudo_sum(&packet->tuple, transport_length(packet));
+	sum = pseudo_sum(&packet->tuple, transport_bytes(packet));
 	return *(const __u16 *)check == (sum == 0xffff ? 0 : sum) || *(const __u16 *)check == sum;
 }
 
@@ -99,7 +94,7 @@ static __always_inline void checksum_rewrite(const struct headers *headers,
 	if (headers->protocol == FLOW_SCTP) {
 		__u32 ports = tuple_ports(&packet->tuple) ^ tuple_ports(wanted);
 
-		*(__u32 *)check ^= crc_difference(ports, transport_length(packet));
+		*(__u32 *)check ^= crc_difference(ports, transport_bytes(packet));
 		return;
 	}
 	if (headers->protocol == FLOW_UDP && !*field)
@@ -181,7 +176,8 @@ static __always_inline int begin(struct xdp_md *ctx, struct passage *passage,
 {
 	passage->ifindex = ctx->ingress_ifindex;
 	passage->leaving = false;
-	if (!passage_admit(passage, headers->ethernet->h_dest))
+	__builtin_memcpy(passage->mac, headers->ethernet->h_dest, sizeof(passage->mac));
+	if (!passage_admit(passage))
 		return XDP_PASS;
 	switch (passage_begin(ctx, passage)) {
 	case VERDICT_FORWARD:
