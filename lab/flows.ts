@@ -5,8 +5,10 @@ import { once } from "node:events";
 import net from "node:net";
 import type { Address } from "./sockets.ts";
 
-/** An answer that takes longer is a stall, or over UDP a loss. */
+/** An answer that takes longer is a stall. */
 const STALL_MS = 1000;
+/** A datagram without an answer for so long is lost. */
+const LOST_MS = 1100;
 
 export interface FlowOptions extends Address {
   protocol: "TCP" | "UDP";
@@ -27,7 +29,7 @@ export interface FlowReport {
   rounds: number;
   /** Questions that waited for more than a second, also for an answer yet to come. */
   stalls: { at: number; seconds: number }[];
-  /** Datagrams not answered within a second. */
+  /** Datagrams that were never answered, or too late; each was a stall. */
   lost: number;
   /** Answers, or what came instead, that are not what was asked. */
   wrong: number;
@@ -209,7 +211,7 @@ class UdpFlow extends Flow {
         resolve();
       });
       this.ask();
-      setTimeout(() => reject(new Error("No answer within a second")), STALL_MS).unref();
+      setTimeout(() => reject(new Error("No answer within a second")), LOST_MS).unref();
     });
   }
 
@@ -224,7 +226,7 @@ class UdpFlow extends Flow {
     this.#timer = setTimeout(() => {
       this.#late.add(String(question));
       this.missed();
-    }, STALL_MS);
+    }, LOST_MS);
   }
 
   protected stop(): void {
