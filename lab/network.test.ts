@@ -57,7 +57,7 @@ async function open(bed: Bed): Promise<Place> {
       }
     }),
   );
-  const host = (name: string) => hosts.find((each) => each.name === name)!;
+  const host = (name: string) => [...hosts, lab.router].find((each) => each.name === name)!;
   const started = new Map<string, Promise<Packets>>();
   return {
     host,
@@ -146,6 +146,17 @@ for (const bed of beds) {
         t.like(await client.stopFlow(flow), { identities: [to], wrong: 0, broken: undefined });
       }
     });
+
+  labTest(
+    `${bed.title}: connections are tracked on nodes with rules and nowhere else`,
+    async (t) => {
+      const { host } = await opened();
+      for (const name of ["node-a", "outside", "router"]) {
+        const { stdout } = await host(name).run(["conntrack", "-C"]);
+        t.is(Number(stdout) > 0, bed.rules && name === "node-a", name);
+      }
+    },
+  );
 
   if (bed.rules) {
     labTest(

@@ -83,8 +83,8 @@ function serveSpeed(pod: Host, address: string): Promise<Running> {
 type Work = (signal: AbortSignal) => Promise<SoakReport>;
 
 /**
- * Asks until the time is over and the churn has ended. All connections of iperf3 must reach the same
- * server: one endpoint, or affinity. Throws when a flow cannot even be started.
+ * Asks until the time is over and the churn has ended. All connections of iperf3 must reach the
+ * same server: one endpoint, or affinity. Throws when a flow cannot even be started.
  */
 export async function soak(options: SoakOptions): Promise<SoakReport[]> {
   const helper = await options.client.helper();
