@@ -2,7 +2,9 @@
 // servers of TCP and UDP, made with Node's own sockets or, for the fine points, with sockets.ts.
 // Knows nothing of the lab; host.ts starts it and holds the other end.
 import dgram from "node:dgram";
+import http from "node:http";
 import net from "node:net";
+import * as flows from "./flows.ts";
 import type { Address } from "./sockets.ts";
 import * as sockets from "./sockets.ts";
 
@@ -18,6 +20,8 @@ export interface TcpQuestion extends Address {
   payload?: string;
   local?: Partial<Address>;
   timeoutSeconds?: number;
+  /** Whether to end with a reset, which leaves the local port free at once. */
+  reset?: boolean;
 }
 
 export interface TcpReply {
@@ -68,7 +72,8 @@ function tcp(question: TcpQuestion): Promise<TcpReply | Failure> {
     let names = { localAddress: "", localPort: 0, peerAddress: "", peerPort: 0 };
     const end = (result: TcpReply | Failure) => {
       resolve(result);
-      socket.destroy();
+      if (question.reset) socket.resetAndDestroy();
+      else socket.destroy();
     };
     socket.setTimeout((question.timeoutSeconds ?? 5) * 1000, () => end({ error: "ETIMEDOUT" }));
     socket.on("connect", () => {
@@ -87,6 +92,20 @@ function tcp(question: TcpQuestion): Promise<TcpReply | Failure> {
     socket.on("end", () => end({ reply, ...names }));
     socket.on("error", (error) => end({ error: codeOf(error) }));
   });
+}
+
+/** Many connections, `atOnce` (50) at a time; the outcomes in the order of the questions. */
+async function tcpMany(
+  questions: readonly TcpQuestion[],
+  { atOnce = 50 }: { atOnce?: number } = {},
+): Promise<(TcpReply | Failure)[]> {
+  const outcomes: (TcpReply | Failure)[] = [];
+  const waiting = questions.entries();
+  const work = async () => {
+    for (const [index, question] of waiting) outcomes[index] = await tcp(question);
+  };
+  await Promise.all(Array.from({ length: atOnce }, work));
+  return outcomes;
 }
 
 async function openUdp({ family, local, connect }: UdpQuestion): Promise<dgram.Socket> {
@@ -189,8 +208,19 @@ async function serveUdp({
   return { address, port: socket.address().port };
 }
 
+/** Answers every HTTP request with a line: its identity and the client's address. */
+function serveWeb({ identity, address, port }: Address & { identity: string }): Promise<Address> {
+  const server = http.createServer((request, response) => {
+    response.end(`${identity} ${request.socket.remoteAddress}\n`);
+  });
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen({ host: address, port, exclusive: true }, () => resolve({ address, port }));
+  });
+}
+
 /** What a helper can be asked; host.ts gives these to its users as they stand here. */
-const calls = { tcp, udp, serveTcp, serveUdp };
+const calls = { tcp, tcpMany, udp, serveTcp, serveUdp, serveWeb, ...flows };
 export type Calls = typeof calls;
 export type SocketCalls = Omit<typeof sockets, "SocketError">;
 

@@ -3,13 +3,9 @@
 import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
+import type { Addresses } from "./addresses.ts";
 import type { Calls, Request, Response, SocketCalls } from "./helper.ts";
 import { waitFor } from "./wait.ts";
-
-export interface Addresses {
-  ipv4: string;
-  ipv6: string;
-}
 
 export interface Outcome {
   code: number;
@@ -134,6 +130,13 @@ export class Host {
       });
     }
     return { ...outcome, code };
+  }
+
+  /** Gives `ip -batch` these lines here, such as "link set eth0 down". Throws when one fails. */
+  async ip(...lines: readonly string[]): Promise<void> {
+    const input = lines.map((line) => `${line}\n`).join("");
+    const { code, stderr } = await this.run(["ip", "-batch", "-"], { input });
+    if (code !== 0) throw new Error(`'ip' on '${this.name}' failed on:\n${input}${stderr}`);
   }
 
   /**

@@ -109,6 +109,30 @@ labTest("a process lands in the cgroup of its host, a bystander beside its node'
   }),
 );
 
+labTest(
+  "a sandboxed pod is on its node's network, but its processes beside the node's",
+  async (t) => {
+    const lab = await Lab.create({ name: "sandbox", sandboxed: ["pod-a2"] });
+    try {
+      const [sandboxed, ordinary] = [pod(lab, "pod-a2"), pod(lab, "pod-a1")];
+      const { stdout } = await sandboxed.run(["cat", "/proc/self/cgroup"]);
+      t.is(/^0::(.*)$/m.exec(stdout)?.[1], `/${lab.name}/beside/pod-a2`);
+      const server = await ordinary.helper();
+      await server.serveTcp({ identity: "pod-a1", address: ordinary.addresses.ipv4, port: 80 });
+      const client = await sandboxed.helper();
+      const reached = await client.tcp({ address: ordinary.addresses.ipv4, port: 80 });
+      t.like(JSON.parse((reached as TcpReply).reply), {
+        client: { address: sandboxed.addresses.ipv4 },
+      });
+      // It is the node that prohibits them, which a proxy of the node comes before.
+      const { code } = await sandboxed.run(["ip", "route", "get", "10.96.0.10"]);
+      t.is(code, 0);
+    } finally {
+      await lab.close();
+    }
+  },
+);
+
 labTest("a socket can be connected twice, and getpeername shows the peer it has", (t) =>
   withLab(async (lab) => {
     const peers = ["pod-b1", "pod-a2"].map((name) => pod(lab, name).addresses.ipv4);

@@ -24,7 +24,8 @@ function storeCommand(name: string, port: number): string[] {
   return [process.execPath, path.join(app, "store.mjs"), name, String(port)];
 }
 
-function dnsCommand(name: string): string[] {
+/** The command of a DNS server that answers the TXT question for whoami.shop with its name. */
+export function dnsCommand(name: string): string[] {
   const settings = "--keep-in-foreground --conf-file=/dev/null --pid-file= --user=root";
   const answers = `--no-resolv --no-hosts --log-facility=- --txt-record=whoami.shop,${name}`;
   return ["dnsmasq", ...settings.split(" "), ...answers.split(" ")];

@@ -66,7 +66,8 @@ function bundle(entry, ...place) {
 rmSync("build", { recursive: true, force: true });
 rmSync("dist", { recursive: true, force: true });
 compileBpf("bpf", "dist");
-for (const folder of isShipOnly ? [] : ["bindings", "test", "bench"]) {
+if (!isShipOnly) compileBpf("lab", "build/lab");
+for (const folder of isShipOnly ? [] : ["bindings", "lab", "test", "bench"]) {
   for (const found of globFolders(folder, "testdata")) compileBpf(found, path.join("build", found));
 }
 if (generate) {

@@ -17,6 +17,10 @@ wanted='
 /usr/sbin/dnsmasq dnsmasq-base
 /usr/bin/iperf3 iperf3
 /usr/sbin/ethtool ethtool
+/usr/sbin/iptables iptables
+/usr/sbin/nft nftables
+/usr/sbin/conntrack conntrack
+/usr/lib/python3/dist-packages/scapy python3-scapy
 '
 
 fail() {
