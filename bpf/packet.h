@@ -111,28 +111,34 @@ static __always_inline __u8 sctp_flags(__u8 chunk)
 	return TCP_ACK;
 }
 
-/* Ports and flags. False: the header is not all there. */
+/* Ports and flags. False: the header is not all there, or longer than the packet. */
 static __always_inline bool packet_parse_transport(struct packet *packet, const void *header,
 						   const void *end)
 {
+	__u32 least = network_bytes(packet);
 	const __u8 *byte = header;
 
 	packet->tcp_flags = 0;
 	switch (packet->tuple.protocol) {
 	case FLOW_TCP:
+		least += TCP_BYTES;
 		if (header + TCP_BYTES > end)
 			return false;
 		packet->tcp_flags = byte[13];
 		break;
 	case FLOW_UDP:
+		least += UDP_BYTES;
 		if (header + UDP_BYTES > end)
 			return false;
 		break;
 	default:
+		least += SCTP_BYTES;
 		if (header + SCTP_BYTES > end)
 			return false;
 		packet->tcp_flags = sctp_flags(byte[12]);
 	}
+	if (packet->length < least)
+		return false;
 	*(__u32 *)&packet->tuple.source_port = *(const __u32 *)header;
 	return true;
 }

@@ -232,11 +232,14 @@ __noinline int passage_insert(struct PROGRAM_CONTEXT *ctx, struct passage *passa
 	int result = FLOW_EXISTS;
 	struct flow *flow;
 	bool rewrites;
+	__u16 hop;
 
 	if (!passage || !node)
 		return FLOW_LOST;
 	flow = &passage->flow;
 	rewrites = flow_source(flow->lock);
+	hop = flow->hop;
+	flow->hop = 0; /* the way back is found by the first reply */
 	flow->lock ^= FLOW_OTHER_KIND;
 #pragma nounroll
 	for (__u32 attempt = 0; attempt < PORT_ATTEMPTS; attempt = loop_next(attempt)) {
@@ -252,6 +255,7 @@ __noinline int passage_insert(struct PROGRAM_CONTEXT *ctx, struct passage *passa
 			break;
 	}
 	flow->lock ^= FLOW_OTHER_KIND;
+	flow->hop = hop;
 	if (result != FLOW_INSERTED || flow_insert(flow, &passage->packet.tuple) == FLOW_INSERTED)
 		return result;
 	flow_remove(flow, flow->lock, FLOW_REVERSE);

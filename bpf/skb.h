@@ -107,6 +107,32 @@ __noinline int skb_rewrite(struct __sk_buff *ctx, const struct passage *passage,
 	return 0;
 }
 
+/*
+ * Whether a packet is as its IP header says: what the stack would otherwise see to, of a packet
+ * that it does not meet. Not static, so that the verifier follows it once.
+ */
+__noinline int skb_is_sound(struct __sk_buff *ctx, const struct packet *packet)
+{
+	__u32 word[15] = {}, length, first = 0;
+	__u64 sum = 0;
+
+	if (!packet || packet->network + packet->length > ctx->len)
+		return false;
+	if (packet->ipv6)
+		return true;
+	if (bpf_skb_load_bytes(ctx, packet->network, &first, 1))
+		return false;
+	length = (first & 15) * 4;
+	if (length < sizeof(struct iphdr) || length > sizeof(word))
+		return false;
+	if (bpf_skb_load_bytes(ctx, packet->network, word, length))
+		return false;
+#pragma unroll
+	for (int i = 0; i < 15; i++)
+		sum += word[i];
+	return sum_fold(sum) == 0xffff;
+}
+
 /* Bytes of the packet, or of each segment that it will be sent in, from the IP header on. */
 static __always_inline __u32 skb_length(struct __sk_buff *ctx, const struct packet *packet)
 {

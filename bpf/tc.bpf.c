@@ -59,6 +59,8 @@ static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struc
 	const struct packet *packet = &passage->packet;
 	struct way way = {};
 
+	if (!passage->leaving && !skb_is_sound(ctx, packet))
+		return TC_ACT_UNSPEC;
 	if (packet->ttl <= 1 && !passage->leaving) {
 		reason_count(REASON_TTL_EXCEEDED);
 		return answer_error(ctx, passage, &complaint);
@@ -142,26 +144,25 @@ static __always_inline int translate_icmp(struct __sk_buff *ctx, struct passage 
 	return skb_send(&way);
 }
 
-/* A packet that is not plain. Not static, so that the verifier follows it once. */
+/*
+ * A packet that is not plain. TC_ACT_OK: struct packet says all of it now. Not static, so that the
+ * verifier follows it once.
+ */
 __noinline int translate_unusual(struct __sk_buff *ctx, struct passage *passage)
 {
-	const struct packet *packet;
 	__u32 filter;
 
 	if (!passage)
 		return TC_ACT_UNSPEC;
-	packet = &passage->packet;
 	switch (unusual_read(ctx, &passage->packet, ctx->protocol == bpf_htons(ETH_P_IPV6))) {
 	case UNUSUAL_PACKET:
 	case UNUSUAL_FRAGMENT:
-		if (passage->leaving ? leaving_is_ours(&packet->tuple) : packet_is_ours(packet))
-			return translate(ctx, passage);
-		return TC_ACT_UNSPEC;
+		return TC_ACT_OK;
 	case UNUSUAL_ICMP:
 		return translate_icmp(ctx, passage);
 	case UNUSUAL_LOST:
 		/* Untranslated it would go somewhere else, unless the node itself is meant. */
-		filter = filter_lookup(&packet->tuple.destination);
+		filter = filter_lookup(&passage->packet.tuple.destination);
 		if (passage->leaving || filter & FILTER_NODE || !(filter & FILTER_FRONTEND))
 			return TC_ACT_UNSPEC;
 		reason_count(REASON_FRAGMENT_LOST);
@@ -174,7 +175,7 @@ __noinline int translate_unusual(struct __sk_buff *ctx, struct passage *passage)
  * ours. */
 static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool leaving)
 {
-	bool ipv6 = ctx->protocol == bpf_htons(ETH_P_IPV6), is_plain;
+	bool ipv6 = ctx->protocol == bpf_htons(ETH_P_IPV6);
 	__u32 wanted = network + sizeof(struct ipv6hdr) + TCP_BYTES;
 	struct passage *passage = passage_get();
 	struct packet *packet;
@@ -188,9 +189,12 @@ static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool lea
 	packet->network = network;
 	passage->ifindex = ctx->ifindex;
 	passage->leaving = leaving;
-	is_plain = packet_parse(packet, ipv6, (void *)(long)ctx->data, (void *)(long)ctx->data_end);
-	if (!is_plain)
-		return translate_unusual(ctx, passage);
+	if (!packet_parse(packet, ipv6, (void *)(long)ctx->data, (void *)(long)ctx->data_end)) {
+		int action = translate_unusual(ctx, passage);
+
+		if (action != TC_ACT_OK)
+			return action;
+	}
 	if (!(leaving ? leaving_is_ours(&packet->tuple) : packet_is_ours(packet)))
 		return TC_ACT_UNSPEC;
 	return translate(ctx, passage);

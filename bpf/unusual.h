@@ -191,14 +191,15 @@ __noinline int echo_answer(struct __sk_buff *ctx, struct passage *passage)
 {
 	const struct packet *packet;
 	struct frontend_key key = {};
+	__u32 filter, reply;
 	__u64 wildcard;
-	__u16 reply;
 
 	if (!passage)
 		return TC_ACT_SHOT;
 	packet = &passage->packet;
 	key.address = packet->tuple.destination;
-	if (!(filter_lookup(&key.address) & FILTER_WILDCARD))
+	filter = filter_lookup(&key.address);
+	if (filter & FILTER_NODE || !(filter & FILTER_WILDCARD))
 		return TC_ACT_UNSPEC;
 	wildcard = wildcard_lookup(&key);
 	if (frontend_kind(wildcard) != FRONTEND_REFUSE && frontend_kind(wildcard) != FRONTEND_VIP)

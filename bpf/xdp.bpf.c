@@ -42,8 +42,7 @@ static __always_inline bool headers_are_sound(const struct headers *headers,
 	const __u32 *word = (const __u32 *)headers->ipv4;
 	__u64 sum = 0;
 
-	if ((void *)headers->ipv4 + packet->length > headers->end ||
-	    packet->length < network_bytes(packet) + UDP_BYTES)
+	if ((void *)headers->ipv4 + packet->length > headers->end)
 		return false;
 	if (headers->is_ipv6)
 		return true;

@@ -31,6 +31,7 @@ export const SERVICE_TYPES: Readonly<Record<ServiceType, number>> = {
 export const ADDRESS_ACTIONS: Readonly<Record<AddressRow["action"], number>> = {
   refuse: frontendKind.FRONTEND_REFUSE,
   leave: frontendKind.FRONTEND_LEAVE,
+  answer: frontendKind.FRONTEND_VIP,
 };
 
 /** Who may ask the load balancer frontends of a row (semantics §8). */

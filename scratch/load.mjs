@@ -1,3 +1,0 @@
-import { BpfObject } from "../build/bindings/object.js";
-try { const o = BpfObject.open(process.argv[2]); for (const m of o.maps()) if (m.maxEntries > 1024) try { m.setMaxEntries(1024); } catch {} ; const t=performance.now(); o.load(); console.log("loaded", Math.round(performance.now()-t), "ms"); for (const p of o.programs()) { const i = p.info(); console.log(p.name, "insns verified", i.verifiedInstructions, "xlated", i.xlatedBytes / 8, "jited", i.jitedBytes); } } catch (e) { console.log(e.message.slice(0, 600)); const t = (e.log ?? "").split("\n"); console.log(t.filter((l) => /stack depth|processed/.test(l)).join("\n")); }
-process.exit(0);
