@@ -967,6 +967,14 @@ export const flowPath = {
   FLOW_TUNNEL: 3,
 } as const;
 
+/** enum flow_protocol */
+export const flowProtocol = {
+  FLOW_TCP: 0,
+  FLOW_UDP: 1,
+  FLOW_SCTP: 2,
+  FLOW_NO_PROTOCOL: 3,
+} as const;
+
 /** enum flow_state */
 export const flowState = {
   FLOW_REPLIED: 1,
@@ -1025,6 +1033,11 @@ export const limit = {
   FLOW_SEQUENCE_SHIFT: 13,
   FLOW_STATE_SHIFT: 24,
   FLOW_WAYS: 4,
+  FLOW_CLOCK_SHIFT: 30,
+  FLOW_IDLE_TCP: 54000,
+  FLOW_IDLE_UDP: 180,
+  FLOW_IDLE_UNREPLIED: 60,
+  FLOW_IDLE_CLOSED: 10,
   FLOW_GROUP: 16,
   HOP_BITS: 10,
   NODE_SOURCES: 64,
@@ -1235,4 +1248,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x30c72ee33698a714n;
+export const layoutHash = 0xcf3ee33063ac420an;

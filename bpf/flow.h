@@ -24,12 +24,6 @@ const volatile bool reads_reorder = false;
 #define FLOW_SEQUENCE (FLOW_IDENTITY & ~((1U << FLOW_SEQUENCE_SHIFT) - 1))
 #define FLOW_ATTEMPTS 3
 
-/* Without packets for so long, in flow_now()'s units, a flow gives way to any other. */
-#define FLOW_IDLE_TCP	    (15 * 3600)
-#define FLOW_IDLE_UDP	    180
-#define FLOW_IDLE_UNREPLIED 60
-#define FLOW_IDLE_CLOSED    10
-
 /* A half tells the other after so many bits of the clock that it is in use. */
 #define FLOW_TOUCH_BITS 5
 
@@ -51,7 +45,7 @@ enum flow_result {
 /* The clock of flows and hops: a little more than seconds. */
 static __always_inline __u32 flow_now(void)
 {
-	return bpf_ktime_get_coarse_ns() >> 30;
+	return bpf_ktime_get_coarse_ns() >> FLOW_CLOCK_SHIFT;
 }
 
 static __always_inline __u32 flow_kind(__u32 lock)

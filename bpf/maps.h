@@ -43,9 +43,15 @@ enum limit {
 	FLOW_SEQUENCE_SHIFT = 13, /* counts the uses of the place, */
 	FLOW_STATE_SHIFT = 24,	  /* and all but the state says whose it is */
 	FLOW_WAYS = 4,		  /* flows in an element of svc_flows */
-	FLOW_GROUP = 16,	  /* elements in a page: both that a flow may be in are in one */
-	HOP_BITS = 10,		  /* a flow's hop: index in svc_hops | generation << 10 */
-	NODE_SOURCES = 64,	  /* addresses of this node in svc_node; the first is not used */
+	FLOW_CLOCK_SHIFT =
+		30, /* of CLOCK_MONOTONIC in ns: the unit of flow.last_used, and of these: */
+	FLOW_IDLE_TCP = 15 * 3600, /* a connection without packets for longer is over */
+	FLOW_IDLE_UDP = 180,
+	FLOW_IDLE_UNREPLIED = 60,
+	FLOW_IDLE_CLOSED = 10,
+	FLOW_GROUP = 16,   /* elements in a page: both that a flow may be in are in one */
+	HOP_BITS = 10,	   /* a flow's hop: index in svc_hops | generation << 10 */
+	NODE_SOURCES = 64, /* addresses of this node in svc_node; the first is not used */
 };
 
 /*
@@ -325,7 +331,7 @@ enum flow_state {
  */
 struct flow {
 	__u32 lock;	 /* see enum limit */
-	__u16 last_used; /* CLOCK_MONOTONIC in units of 2^30 ns, a little more than seconds */
+	__u16 last_used; /* see FLOW_CLOCK_SHIFT: a little more than seconds */
 	__u16 hop;	 /* where packets of this direction go: see enum limit; 0: not known */
 	__be16 client_port;
 	__be16 frontend_port;

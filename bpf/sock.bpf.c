@@ -26,6 +26,7 @@ const volatile enum limit limit_for_btf = 0;
 const volatile enum table table_for_btf = 0;
 const volatile enum empty_action empty_action_for_btf = 0;
 const volatile enum reason reason_for_btf = 0;
+const volatile enum flow_protocol flow_protocol_for_btf = 0;
 const volatile enum flow_kind flow_kind_for_btf = 0;
 const volatile enum flow_path flow_path_for_btf = 0;
 const volatile enum flow_state flow_state_for_btf = 0;

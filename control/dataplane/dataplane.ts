@@ -3,14 +3,22 @@
 // dataplane; what programs may still read is used again only after a grace period. Knows rows and
 // maps, not Kubernetes.
 import { backendState, sourceKey } from "../../bindings/layout.ts";
-import type { AddressRow, ServiceRow } from "../model/rows.ts";
+import { type AddressRow, PROTOCOLS, type ServiceRow } from "../model/rows.ts";
 import { Addresses, addressOf, isWildcard } from "./addresses.ts";
 import { CapacityError, type RowError } from "./errors.ts";
 import type { Extent } from "./extents.ts";
 import { Extents } from "./extents.ts";
-import { extentsOf, type Held, protocolOf } from "./held.ts";
+import type { Serves } from "./flows.ts";
+import { backendName, extentsOf, type Held, protocolOf } from "./held.ts";
 import { Ids } from "./ids.ts";
-import { type BackendEntry, decodeSource, type Maps, SOURCE_VALUE } from "./maps.ts";
+import {
+  addressBytes,
+  type BackendEntry,
+  decodeSource,
+  encodeFrontendKey,
+  type Maps,
+  SOURCE_VALUE,
+} from "./maps.ts";
 import { isSettled, type Plan, type Pools, planService, sameEntry } from "./plan.ts";
 import { ServiceRanges } from "./ranges.ts";
 import { restore, serviceIdOf } from "./restore.ts";
@@ -94,6 +102,21 @@ export class Dataplane {
     const taken = this.#hasUdpDeparture;
     this.#hasUdpDeparture = false;
     return taken;
+  }
+
+  /**
+   * Whether an endpoint still serves those who asked a frontend, be it for them alone (§14.2), as
+   * far as the maps say. Good until the next flush.
+   */
+  servesFlows(): Serves {
+    const byId = new Map(Array.from(this.#held.values(), (held) => [held.id, held]));
+    return ({ protocol, frontend: { address, port }, backend }) => {
+      const number = PROTOCOLS[protocol];
+      const key = encodeFrontendKey({ address: addressBytes(address), port, protocol: number });
+      const value = this.#frontends.actual.get(bytesToText(key));
+      if (value === undefined || isWildcard(value)) return false;
+      return byId.get(serviceIdOf(value))?.backends.has(backendName(backend)) ?? false;
+    };
   }
 
   /** Wants these rows, in place of earlier ones of the same key. Nothing is written yet. */
