@@ -27,6 +27,7 @@ const EXPLANATIONS: Readonly<Record<string, string>> = {
   EBUSY: "something else uses it",
   EBADF: "it is no open file of the right kind",
   ENODEV: "the kernel does not have it",
+  EOPNOTSUPP: "the device or its driver does not offer this",
   ENOTSUPP: "the kernel does not offer this for its kind",
   ENOLINK: "its link was detached",
 };
@@ -73,6 +74,12 @@ export class BpfError extends Error {
 /** The name of an errno number: "ENOSPC" for 28 and -28, "errno 999" if it is unknown. */
 export function errnoName(number: number): string {
   return NAMES.get(Math.abs(number)) ?? `errno ${Math.abs(number)}`;
+}
+
+/** The inverse of errnoName(): 28 for "ENOSPC", 0 for what is no errno's name. */
+export function errnoNumber(name: string): number {
+  for (const [number, each] of NAMES) if (each === name) return number;
+  return Number(/^errno (\d+)$/.exec(name)?.[1] ?? 0);
 }
 
 /** Names of maps and programs stay bare; paths and anything else are quoted. */

@@ -2,7 +2,7 @@
 // maps were created with. Ids are for CAP_SYS_ADMIN alone: others get EPERM.
 import { closeSync } from "node:fs";
 import { type Btf, readBareBtf } from "./btf.ts";
-import { describe, openPinnedDescriptor, readName } from "./descriptor.ts";
+import { describe, openPinnedDescriptor, pinDescriptor, readName } from "./descriptor.ts";
 import { BpfError } from "./errors.ts";
 import { addressOf, bytesAt, lastErrno, loadLibbpf } from "./libbpf.ts";
 
@@ -55,6 +55,11 @@ export class RunningProgram {
       closeSync(fd);
       throw error;
     }
+  }
+
+  /** Pins the program, so that it outlives this process. Throws BpfError. */
+  pin(path: string): void {
+    pinDescriptor(this.fd, path);
   }
 
   /** Gives the descriptor back. */
