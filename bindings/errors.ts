@@ -7,6 +7,8 @@ export const ENOTSUPP = 524;
 
 const NAMES = new Map<number, string>([
   [ENOTSUPP, "ENOTSUPP"],
+  // The kernel's name for a number that libc has two for.
+  [constants.errno.EOPNOTSUPP, "EOPNOTSUPP"],
   // libbpf's own, of which these tell something.
   [4001, "LIBBPF_FORMAT"],
   [4005, "LIBBPF_RELOCATION"],

@@ -74,14 +74,18 @@ export function removeFilters(pins: Pins, device: DeviceTarget): boolean {
 
 export class DeviceHooks {
   readonly #pins: Pins;
-  readonly #programs: DevicePrograms;
+  readonly #programs: Pick<DevicePrograms, "get">;
   readonly #links = new Map<string, HeldLink>();
   /** What the driver refused, and when it was what: it is asked again once that is different. */
   readonly #refused = new Map<number, { signature: string; served: Served }>();
   #hasTcx: boolean | undefined;
 
   /** Takes over what is pinned. `hasTcx` is found out unless it is given. */
-  constructor(options: { pins: Pins; programs: DevicePrograms; hasTcx?: boolean | undefined }) {
+  constructor(options: {
+    pins: Pins;
+    programs: Pick<DevicePrograms, "get">;
+    hasTcx?: boolean | undefined;
+  }) {
     this.#pins = options.pins;
     this.#programs = options.programs;
     this.#hasTcx = options.hasTcx;
@@ -227,9 +231,14 @@ export class DeviceHooks {
       flags,
     });
     const file = this.#pins.deviceLinkPath(hook, device.ifindex);
-    this.#pins.makeFolder(file);
-    if (existsSync(file)) unlinkSync(file);
-    link.pin(file);
+    try {
+      this.#pins.makeFolder(file);
+      if (existsSync(file)) unlinkSync(file);
+      link.pin(file);
+    } catch (error) {
+      link.close();
+      throw error;
+    }
     this.#links.set(name, { link, programId: program.id });
   }
 

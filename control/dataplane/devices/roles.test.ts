@@ -289,6 +289,10 @@ test("a role that a device loses is kept for a while, one that it gains is not w
     undefined,
     undefined,
   ]);
+  const port = { ...bare, master: "c" };
+  const pods: DeviceSketch = { kind: "bridge", routes: ["10.9.0.0/16"] };
+  t.deepEqual(at(996, { a: bare, b: port, c: pods }).roles.slice(1), ["pod-facing", "pod-facing"]);
+  t.deepEqual(at(996, { a: bare, b: down, c: pods }).roles.slice(1), [undefined, "pod-facing"]);
   t.deepEqual(at(996, { a: bare, b: leading }).roles, [undefined, "uplink"]);
   t.deepEqual(at(997, { a: bare }), { roles: [undefined], again: undefined });
 });

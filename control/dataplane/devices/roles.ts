@@ -124,6 +124,8 @@ const RANKS: Readonly<Record<Role, number>> = { uplink: 3, tunnel: 2, "pod-facin
 export class RoleKeeper {
   readonly #options: { holdMs: number; uplinks: NamedUplinks | undefined };
   readonly #roles: Map<number, Role>;
+  /** The master that each device had with its role: with another it is in another place. */
+  readonly #masters = new Map<number, number>();
   /** Since when a device would have a lesser role, or none. */
   readonly #lessSince = new Map<number, number>();
   #isFirst = true;
@@ -152,7 +154,9 @@ export class RoleKeeper {
       const role = found.get(link.ifindex);
       if (this.#isHeld(link, { role, now })) continue;
       this.#forget(link.ifindex);
-      if (role !== undefined) this.#roles.set(link.ifindex, role);
+      if (role === undefined) continue;
+      this.#roles.set(link.ifindex, role);
+      this.#masters.set(link.ifindex, link.master);
     }
     this.#isFirst = false;
     const since = [...this.#lessSince.values()];
@@ -164,7 +168,8 @@ export class RoleKeeper {
   #isHeld(link: Link, { role, now }: { role: Role | undefined; now: number }): boolean {
     const { holdMs, uplinks } = this.#options;
     const before = this.#roles.get(link.ifindex);
-    if (before === undefined || rankOf(role) >= rankOf(before) || link.master !== 0) return false;
+    if (before === undefined || rankOf(role) >= rankOf(before)) return false;
+    if (link.master !== (this.#masters.get(link.ifindex) ?? 0)) return false;
     if (before === "uplink" && uplinks?.has(link.name) === false) return false;
     if ((link.flags & deviceFlag.UP) === 0) {
       this.#lessSince.delete(link.ifindex);
@@ -178,6 +183,7 @@ export class RoleKeeper {
 
   #forget(ifindex: number): void {
     this.#roles.delete(ifindex);
+    this.#masters.delete(ifindex);
     this.#lessSince.delete(ifindex);
   }
 }
