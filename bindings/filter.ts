@@ -1,5 +1,5 @@
-// Programs on a device before Linux 6.6, which has no TCX: as filters (cls_bpf) of a qdisc that does
-// nothing else (clsact). Several may be on a device; one is told from others by its handle.
+// Programs on a device before Linux 6.6, which has no TCX: as filters (cls_bpf) of a qdisc that is
+// for nothing else (clsact). Several may be on a device; one is told from others by its handle.
 import { BpfError } from "./errors.ts";
 import { loadLibbpf, takeWarnings } from "./libbpf.ts";
 import type { Attachable, DeviceTarget } from "./link.ts";
@@ -76,7 +76,7 @@ export function detachFilter(place: FilterPlace): boolean {
   return code === 0;
 }
 
-/** Removes the qdisc of a device's filters if there is none left on either side. Throws BpfError. */
+/** Removes the qdisc of a device's filters if none is left on either side. Throws BpfError. */
 export function removeEmptyQdisc(device: DeviceTarget): void {
   const socket = new NetlinkSocket(netlinkProtocol.ROUTE);
   try {

@@ -155,7 +155,7 @@ const LIBBPF: { readonly [name in keyof Libbpf]: string } = {
   possibleCpus: "int libbpf_num_possible_cpus(void)",
 };
 
-// fcntl, ioctl and syscall are variadic in C; both kernels' calling conventions pass these few alike.
+// fcntl, ioctl and syscall are variadic in C; both calling conventions pass these few alike.
 const LIBC: { readonly [name in keyof Libc]: string } = {
   calloc: "void *calloc(size_t, size_t)",
   free: "void free(void *)",

@@ -14,7 +14,7 @@ const EBADF = -9;
 
 /** Where programs attach to a device (enum bpf_attach_type); TCX is Linux 6.6. */
 export const deviceHook = { XDP: 37, TCX_INGRESS: 46, TCX_EGRESS: 47 } as const;
-/** Which XDP the kernel is asked for (XDP_FLAGS_*): the driver's own, or the slow one of the stack. */
+/** Which XDP the kernel is asked for (XDP_FLAGS_*): the driver's own, or the stack's slow one. */
 export const xdpFlag = { NATIVE: 4, GENERIC: 2 } as const;
 
 /** What the kernel says about a link; what it is on is 0 for links on anything else or nothing. */

@@ -106,7 +106,7 @@ export class NetlinkSocket {
     setOption(this.#fd, NETLINK_GET_STRICT_CHK);
   }
 
-  /** Asks for something to be done. Throws BpfError that names `subject`, with the kernel's words. */
+  /** Asks for something to be done. Throws BpfError naming `subject`, in the kernel's words. */
   request(request: NetlinkRequest, { operation, subject }: Subject): void {
     const flags = (request.flags ?? 0) | netlinkFlag.ACK;
     const sequence = this.#send({ ...request, flags });

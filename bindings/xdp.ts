@@ -1,4 +1,5 @@
-// What a device's driver can do for XDP: as the kernel says since Linux 6.3, before that by its name.
+// What a device's driver can do for XDP: as the kernel says since Linux 6.3, before that by the
+// driver's name. Knows no program.
 import { closeSync } from "node:fs";
 import { BpfError } from "./errors.ts";
 import { addressOf, lastErrno, loadLibc } from "./libbpf.ts";

@@ -1,5 +1,5 @@
-// `bpfsvc cleanup`: takes every pin, link and filter of ours away, and nothing else. Which those are
-// is known to dataplane/.
+// `bpfsvc cleanup`: takes every pin, link and filter of ours away, and nothing else. Which those
+// are is known to dataplane/.
 import { releaseDevices } from "../dataplane/devices/release.ts";
 import { Pins } from "../dataplane/pins.ts";
 import { ExitCode, UserError } from "../exit.ts";

@@ -55,7 +55,7 @@ export async function unserved(node: LabNode, name: string): Promise<void> {
   await waitFor(isGone, { what: `"${name}" not to be served`, timeoutSeconds: 30 });
 }
 
-/** The links that are pinned for devices, as the kernel describes them, by the names of their pins. */
+/** The links that are pinned for devices, as the kernel describes them, by their pins' names. */
 export function linksOf(node: LabNode): Record<string, LinkInfo> {
   const pins = new Pins(node.pins);
   const entries = pins.deviceLinks.map(({ hook, ifindex }) => {

@@ -1,6 +1,6 @@
 // Makes svc_devices, svc_node and the programs on devices say what the network says, in an order in
-// which no program meets half of it: addresses, rows, programs; and back. Knows the present state of
-// the network, not when it changes.
+// which no program meets half of it: addresses, rows, programs; and back. Knows what the network is
+// now, not when it changes.
 import { errnoNumber } from "../../../bindings/errors.ts";
 import { deviceNote, device as layout } from "../../../bindings/layout.ts";
 import type { Link } from "../../../bindings/rtnetlink.ts";
@@ -72,7 +72,7 @@ export class Devices {
     return uplinks === "none" ? undefined : uplinks;
   }
 
-  /** Makes everything so, at a time in milliseconds. What cannot be is told, and nothing else lost. */
+  /** Makes everything so, at a time in milliseconds. What cannot be is told; all else is done. */
   sync(
     state: NetworkState,
     { facts, verify, now }: { facts: NodeFacts; verify: Verify; now: number },

@@ -128,7 +128,7 @@ export class DeviceHooks {
     return restored;
   }
 
-  /** Attaches what is wanted on a device. What cannot be is in the result; throws nothing for it. */
+  /** Attaches what is wanted on a device. What cannot be attached is told, not thrown. */
   serve(device: WantedDevice, verify: Verify): Served {
     const { ifindex } = device.link;
     if (verify.links) for (const hook of DEVICE_HOOKS) this.#dropIfDead(hook, ifindex);

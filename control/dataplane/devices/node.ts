@@ -60,7 +60,7 @@ export class NodeMap {
     }
   }
 
-  /** Gives the flows' hash its seed, unless it has one: to be called before anything is attached. */
+  /** Gives the flows' hash its seed, once: to be called before anything is attached. */
   seed(): void {
     const seed = randomBytes(8).readBigUInt64LE() | 1n;
     Atomics.compareExchange(this.#words, node.offset.seed / 8, 0n, seed);
