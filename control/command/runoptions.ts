@@ -1,4 +1,5 @@
-// What `bpfsvc run` was given, and what of it programs are told. Decides nothing.
+// What `bpfsvc run` was given beside kube-proxy's settings, and what of it programs are told.
+// Decides nothing.
 import type { Flags } from "../config.ts";
 import type { Rodata } from "../dataplane/kernel.ts";
 import { ownNamespace } from "../dataplane/namespaces.ts";

@@ -10,7 +10,7 @@ import type { KernelStorage } from "../kernel.ts";
 import { addressBytes } from "../maps.ts";
 import { bytesToText, Table, textToBytes } from "../table.ts";
 import type { DeviceHooks, Served, Verify } from "./hooks.ts";
-import { type Note, type WantedDevice, wantDevices } from "./modes.ts";
+import { type Note, type WantedDevice, wantDevices, type XdpWish } from "./modes.ts";
 import type { NetworkState } from "./network.ts";
 import { findRoles, hasEthernet, type NamedUplinks, type Role, RoleKeeper } from "./roles.ts";
 
@@ -55,6 +55,8 @@ export class Devices {
   readonly #table: Table;
   readonly #filter: NodeFilter;
   readonly #keeper: RoleKeeper;
+  /** The devices with native XDP, and whether frames can be sent to them. */
+  #senders: readonly { link: Link; sends: boolean }[] = [];
 
   constructor(options: { storage: KernelStorage; hooks: DeviceHooks; settings: DeviceSettings }) {
     this.#storage = options.storage;
@@ -70,6 +72,11 @@ export class Devices {
   get #uplinks(): NamedUplinks | undefined {
     const { uplinks } = this.#settings;
     return uplinks === "none" ? undefined : uplinks;
+  }
+
+  /** Whether frames can be sent to other devices than before: of that nobody tells. */
+  get haveOtherSenders(): boolean {
+    return this.#senders.some(({ link, sends }) => canSendFrames(link) !== sends);
   }
 
   /** Makes everything so, at a time in milliseconds. What cannot be is told; all else is done. */
@@ -96,7 +103,7 @@ export class Devices {
       devices.set(ifindex, { name, role: device.role, served });
       if (served.problem) problems.push({ key: name, message: served.problem, ifindex });
     }
-    const sends = this.#senders(wanted, devices);
+    const sends = this.#findSenders(wanted, devices);
     for (const device of wanted) {
       const { ifindex } = device.link;
       this.#set(ifindex, rowOf(device, devices.get(ifindex)!.served, sends.has(ifindex)));
@@ -166,20 +173,20 @@ export class Devices {
 
   /**
    * The devices that XDP can send to. What generic XDP sends goes through the stack, whatever the
-   * driver; what native XDP does not.
+   * driver; what native XDP sends does not.
    */
-  #senders(
+  #findSenders(
     wanted: readonly WantedDevice[],
     devices: ReadonlyMap<number, ServedDevice>,
   ): ReadonlySet<number> {
-    const modeOf = ({ link }: WantedDevice) => devices.get(link.ifindex)!.served.xdp;
-    const hasNative = wanted.some((device) => modeOf(device) === "native");
-    const sends = wanted.filter((device) => {
-      const mode = modeOf(device);
-      if (mode === "none") return false;
-      return (mode === "generic" && !hasNative) || canSendFrames(device.link);
-    });
-    return new Set(sends.map(({ link }) => link.ifindex));
+    const links = wanted.map(({ link }) => link);
+    const inMode = (mode: XdpWish) =>
+      links.filter(({ ifindex }) => devices.get(ifindex)!.served.xdp === mode);
+    const [native, generic] = [inMode("native"), inMode("generic")];
+    this.#senders = native.map((link) => ({ link, sends: canSendFrames(link) }));
+    const sending = this.#senders.filter(({ sends }) => sends).map(({ link }) => link);
+    if (native.length === 0) sending.push(...generic);
+    return new Set(sending.map(({ ifindex }) => ifindex));
   }
 
   #withdrawOthers(

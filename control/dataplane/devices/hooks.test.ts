@@ -87,7 +87,7 @@ test("links are taken over, updated for another build, and gone when withdrawn",
     before.map((info) => ({ ...info, programId: two.get("svc_tc_ingress").id })),
   );
   t.true(next.isOwnXdp(two.get("svc_xdp").id));
-  t.false(next.isDamaged);
+  t.is(next.damaged.size, 0);
   network.run(() => next.withdraw({ ifindex: 10, name: "left" }));
   t.deepEqual(infos(), []);
   t.is(next.ifindexes.size, 0);
@@ -180,6 +180,6 @@ test("what cannot be attached is told with what serves instead", async (t) => {
   foreign.close();
   t.like(serve(hooks, "native"), { xdp: "native", note: "none" });
   network.ip("link delete left");
-  t.true(hooks.isDamaged);
+  t.deepEqual([...hooks.damaged], [10]);
   hooks.close();
 });

@@ -104,11 +104,14 @@ export class DeviceHooks {
     return false;
   }
 
-  /** Whether some link is not where it was: somebody detached it, or the device has gone. */
-  get isDamaged(): boolean {
-    for (const [name, { link }] of this.#links)
-      if (link.info.ifindex !== splitName(name)[1]) return true;
-    return false;
+  /** Devices with a link that is not there any more: somebody detached it, or the device has gone. */
+  get damaged(): Set<number> {
+    const found = new Set<number>();
+    for (const [name, { link }] of this.#links) {
+      const [, ifindex] = splitName(name);
+      if (link.info.ifindex !== ifindex) found.add(ifindex);
+    }
+    return found;
   }
 
   /** Pins what is pinned no more. Returns how many pins that were. */

@@ -38,7 +38,8 @@ export interface Look {
 export class DevicePath {
   readonly #options: PathOptions;
   readonly #socket: NetlinkSocket;
-  readonly #listener: NetlinkListener;
+  /** Absent where no device has programs, whatever becomes of it. */
+  readonly #listener: NetlinkListener | undefined;
   readonly #programs: DevicePrograms;
   readonly #hooks: DeviceHooks;
   readonly #devices: Devices;
@@ -60,7 +61,8 @@ export class DevicePath {
     this.#devices = new Devices({ storage, hooks: this.#hooks, settings });
     this.#hops = new Hops(storage.hops);
     this.#neighbours = new ManagedNeighbours(this.#socket);
-    this.#listener = monitorNetwork((change) => this.#changed(change));
+    if (settings.uplinks !== "none")
+      this.#listener = monitorNetwork((change) => this.#changed(change));
   }
 
   /** Makes everything as the network is now. Throws BpfError if that cannot be seen. */
@@ -77,21 +79,28 @@ export class DevicePath {
 
   /** Looks at what nobody tells, and puts back what can be put back at once. */
   look(now: number): Look {
-    const { isDamaged } = this.#hooks;
+    const isDamaged = this.#isDamaged();
     if (isDamaged) this.#verify.links = true;
     const waits = [...(this.#synced?.devices.values() ?? [])].some(
       ({ served }) => served.note === "foreign" || served.note === "no_tc",
     );
     const restoredPins = this.#hooks.restorePins();
     const [error] = this.#neighbours.look(this.#hops.used(), now);
-    return { isDamaged, restoredPins, error, isSyncDue: isDamaged || waits };
+    const isSyncDue = isDamaged || waits || this.#devices.haveOtherSenders;
+    return { isDamaged, restoredPins, error, isSyncDue };
+  }
+
+  /** Of a device that has gone netlink tells. */
+  #isDamaged(): boolean {
+    const { damaged } = this.#hooks;
+    return damaged.size > 0 && listLinks(this.#socket).some(({ ifindex }) => damaged.has(ifindex));
   }
 
   /** Tells no more. What is attached stays so. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#listener.close();
+    this.#listener?.close();
     this.#hooks.close();
     this.#programs.close();
     this.#socket.close();
