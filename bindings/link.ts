@@ -106,18 +106,13 @@ export class BpfLink {
     const view = describe(this.fd, this.#subject);
     const type = view.getUint32(0, true);
     const isOnDevice = type === TYPE_XDP || type === TYPE_TCX;
-    const attachTypeOf: Readonly<Record<number, () => number>> = {
-      [TYPE_CGROUP]: () => view.getUint32(24, true),
-      [TYPE_TCX]: () => view.getUint32(20, true),
-      [TYPE_XDP]: () => deviceHook.XDP,
-    };
     return {
       type,
       id: view.getUint32(4, true),
       programId: view.getUint32(8, true),
       cgroupId: type === TYPE_CGROUP ? view.getBigUint64(16, true) : 0n,
       ifindex: isOnDevice ? view.getUint32(16, true) : 0,
-      attachType: attachTypeOf[type]?.() ?? 0,
+      attachType: attachTypeOf(type, view),
     };
   }
 
@@ -145,6 +140,20 @@ export class BpfLink {
   #try(operation: string, code: number): void {
     if (code === 0) return;
     throw new BpfError({ operation: `${operation} link`, subject: this.#subject, code });
+  }
+}
+
+/** Where in its description a link of a type says what it is attached as. */
+function attachTypeOf(type: number, view: DataView): number {
+  switch (type) {
+    case TYPE_CGROUP:
+      return view.getUint32(24, true);
+    case TYPE_TCX:
+      return view.getUint32(20, true);
+    case TYPE_XDP:
+      return deviceHook.XDP;
+    default:
+      return 0;
   }
 }
 

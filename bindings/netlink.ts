@@ -82,7 +82,10 @@ export function attributeText(view: DataView, at: number, length: number): strin
 
 /** A copy of the bytes that an attribute holds. */
 export function attributeBytes(view: DataView, at: number, length: number): Uint8Array {
-  return new Uint8Array(view.buffer, view.byteOffset + at, length).slice();
+  // From Buffer's pool: an ArrayBuffer for each address is most of what a dump costs otherwise.
+  const copy = Buffer.allocUnsafe(length);
+  for (let index = 0; index < length; index++) copy[index] = view.getUint8(at + index);
+  return copy;
 }
 
 /** The content of an attribute that is one number of 1, 4 or 8 bytes. */

@@ -10,6 +10,7 @@ import {
 } from "../../../bindings/rtnetlink.ts";
 import { formatAddress } from "../../model/address.ts";
 import type { Family } from "../../model/rows.ts";
+import { bytesToText } from "../table.ts";
 
 /** An address that this node has. */
 export interface OwnAddress {
@@ -25,9 +26,10 @@ export interface DeviceRoute {
   ifindex: number;
   family: Family;
   isDefault: boolean;
-  gateway?: string;
+  /** Undefined if whoever is asked for is on the device's own link. */
+  gateway: string | undefined;
   /** The source that the route prefers. */
-  source?: string;
+  source: string | undefined;
 }
 
 export interface NetworkState {
@@ -44,6 +46,7 @@ const SCOPE_GLOBAL = 0;
 
 /** Looks at everything. Throws BpfError. */
 export function readNetwork(socket: NetlinkSocket): NetworkState {
+  const textOf = rememberText();
   const addresses = listAddresses(socket).map(({ ifindex, family, address, scope, flags }) => {
     const unusable = IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE;
     // The same bit says of an IPv4 address that it is not the first of its subnet.
@@ -60,8 +63,8 @@ export function readNetwork(socket: NetlinkSocket): NetworkState {
         ifindex,
         family,
         isDefault: prefixLength === 0,
-        ...(gateway ? { gateway: textOf(gateway) } : {}),
-        ...(source ? { source: textOf(source) } : {}),
+        gateway: gateway && textOf(gateway),
+        source: source && textOf(source),
       });
   }
   return { links: listLinks(socket), addresses, routes };
@@ -83,6 +86,15 @@ export function mappedBytes(address: Uint8Array): Uint8Array {
   return bytes;
 }
 
-function textOf(address: Uint8Array): string {
-  return formatAddress(mappedBytes(address));
+/** Addresses as canonical text. Thousands of routes have a handful of gateways. */
+function rememberText(): (address: Uint8Array) => string {
+  const texts = new Map<string, string>();
+  return (address) => {
+    const key = bytesToText(address);
+    const known = texts.get(key);
+    if (known !== undefined) return known;
+    const text = formatAddress(mappedBytes(address));
+    texts.set(key, text);
+    return text;
+  };
 }

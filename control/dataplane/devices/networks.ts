@@ -78,7 +78,7 @@ function sketchRoute(text: string, ifindex: number): DeviceRoute {
     ifindex,
     family: isIpv6 ? 6 : 4,
     isDefault: destination === "default",
-    ...(gateway === undefined ? {} : { gateway }),
-    ...(source === undefined ? {} : { source }),
+    gateway,
+    source,
   };
 }
