@@ -1,4 +1,5 @@
-// What read verbs print, once or again whenever it is different. Knows no verb.
+// What read verbs print, once or again whenever it is different. Knows how that looks on a terminal
+// and in a file, and no verb.
 import type { Format } from "../print.ts";
 
 /** How often is looked again. */

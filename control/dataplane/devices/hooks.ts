@@ -104,7 +104,7 @@ export class DeviceHooks {
     return false;
   }
 
-  /** Devices with a link that is not there any more: somebody detached it, or the device has gone. */
+  /** Devices with a link that is gone: somebody detached it, or the device has gone. */
   get damaged(): Set<number> {
     const found = new Set<number>();
     for (const [name, { link }] of this.#links) {
