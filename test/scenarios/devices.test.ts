@@ -16,10 +16,10 @@ import {
   deviceRow,
   dumpDevices,
   ip,
-  linksOf,
   openHops,
   Stranger,
   served,
+  TC,
   unserved,
 } from "./devices.ts";
 import { COMMAND, Stage } from "./stage.ts";
@@ -62,16 +62,16 @@ stageTest(
     t.deepEqual(
       devices.map(({ name, role, mode, tc, note }) => [name, role, mode, tc, note]).sort(),
       [
-        ["client", "pod-facing", "tc", "tcx", "none"],
-        ["eth0", "uplink", "tc", "tcx", "veth"],
-        ["pod-b", "pod-facing", "tc", "tcx", "none"],
+        ["client", "pod-facing", "tc", TC, "none"],
+        ["eth0", "uplink", "tc", TC, "veth"],
+        ["pod-b", "pod-facing", "tc", TC, "none"],
       ],
     );
     const { ipv4, ipv6 } = node.addresses;
     for (const { sources } of devices) t.deepEqual(sources, [ipv4, ipv6]);
     const ifindexes = devices.map(({ ifindex }) => ifindex);
-    const wanted = ifindexes.flatMap((each) => [`tcx_egress_${each}`, `tcx_ingress_${each}`]);
-    t.deepEqual(Object.keys(linksOf(node)), wanted.sort());
+    const wanted = ifindexes.flatMap((each) => [`egress_${each}`, `ingress_${each}`]);
+    t.deepEqual(Object.keys(attachments(node)), wanted.sort());
     const eth0 = devices.find(({ name }) => name === "eth0")!;
     t.like(deviceRow(node, eth0.ifindex), { isUplink: 1, isInside: 0, isPod: 0, sendsFrames: 0 });
     const pod = devices.find(({ name }) => name === "pod-b")!;
@@ -93,7 +93,7 @@ stageTest(
     t.deepEqual(attachments(node), before, "another name is another name, and no more");
     await ip(node, "link delete pod-m");
     await unserved(node, "pod-m");
-    await waitFor(() => linksOf(node)[`tcx_ingress_${first.ifindex}`] === undefined, {
+    await waitFor(() => attachments(node)[`ingress_${first.ifindex}`] === undefined, {
       what: "the pins to go",
     });
     t.is(deviceRow(node, first.ifindex), undefined);
@@ -110,12 +110,12 @@ stageTest("a device that is made anew with the same number gets new links", asyn
   ];
   await ip(node, ...make);
   await served(node, "pod-n");
-  const before = linksOf(node).tcx_ingress_777!;
+  const before = attachments(node).ingress_777!;
   await ip(node, "link delete pod-n", ...make);
   const link = await waitFor(
     () => {
-      const now = linksOf(node).tcx_ingress_777;
-      return now !== undefined && now.id !== before.id && now.ifindex === 777 ? now : undefined;
+      const now = attachments(node).ingress_777;
+      return now !== undefined && now.holder !== before.holder ? now : undefined;
     },
     { what: "a link on the new device" },
   );
@@ -141,7 +141,7 @@ stageTest(
     const { ifindex } = await served(node, "last");
     await ip(node, "link set last netns 1");
     await unserved(node, "last");
-    await waitFor(() => linksOf(node)[`tcx_egress_${ifindex}`] === undefined, {
+    await waitFor(() => attachments(node)[`egress_${ifindex}`] === undefined, {
       what: "the programs to come off a device that went elsewhere",
     });
     t.deepEqual(attachments(node), before);
@@ -158,15 +158,15 @@ stageTest(
       ["bpf/maps.h", "\t__u64 reserved_2[3]; /* one", "\t__u64 novelty[3]; /* one"],
     ]);
     t.teardown(() => other.remove());
-    let before = linksOf(node);
+    let before = attachments(node);
     await stage.agent.kill();
     for (const command of [other.command, COMMAND]) {
       const flags = [process.execPath, command, "run", ...stage.agentFlags];
       const agent = await node.start(flags, { ready: /serving \d/, timeoutSeconds: 60 });
-      const after = linksOf(node);
+      const after = attachments(node);
       t.deepEqual(Object.keys(after), Object.keys(before));
-      for (const [name, { id, programId }] of Object.entries(after)) {
-        t.is(id, before[name]!.id, name);
+      for (const [name, { holder, programId }] of Object.entries(after)) {
+        t.is(holder, before[name]!.holder, name);
         t.not(programId, before[name]!.programId, name);
       }
       t.is(new Pins(node.pins).programBuilds.length, 1);
@@ -194,7 +194,7 @@ stageTest("a new MAC and a new master are told to programs", async (t, stage) =>
     role: "pod-facing",
     sources: ["10.99.0.1", node.addresses.ipv6],
   });
-  t.like(await served(node, "port9"), { role: "pod-facing", tc: "tcx" });
+  t.like(await served(node, "port9"), { role: "pod-facing", tc: TC });
   await waitFor(async () => (await served(node, "port9")).sources[0] === "10.99.0.1", {
     what: "the bridge's address behind its port",
   });
@@ -223,15 +223,15 @@ stageTest("after kill -9 a restart leaves every link and program as it is", asyn
   t.deepEqual(attachments(node), before);
   const dump = await stage.command("dump", "devices", "--pins", node.pins);
   t.regex(dump.stdout, /^DEVICE +ROLE +MODE +REASON +SOURCES +MAC +MTU\n/);
-  t.regex(dump.stdout, /^eth0 +uplink +tc \(tcx\) +veth: frames that XDP sends may vanish/m);
+  t.regex(dump.stdout, /^eth0 +uplink +tc \(\w+\) +veth: frames that XDP sends may vanish/m);
   await ip(node, "link add name pod-n type veth peer name far", "link set pod-n up");
   await ip(node, "route add 10.244.1.99/32 dev pod-n", "link delete client");
   await stage.startAgent();
   const added = await ifindexOf(node, "pod-n");
   const after = attachments(node);
-  t.truthy(after[`tcx_ingress_${added}`]);
+  t.truthy(after[`ingress_${added}`]);
   for (const [name, what] of Object.entries(after))
-    if (!name.endsWith(`_${added}`)) t.is(what, before[name]!);
+    if (!name.endsWith(`_${added}`)) t.deepEqual(what, before[name]);
   t.is(
     Object.keys(after).length,
     Object.keys(before).length,
@@ -243,44 +243,43 @@ stageTest(
   "other settings replace programs by update, and none takes them off",
   async (t, stage) => {
     const { node } = stage;
-    const ids = (field: "id" | "programId") =>
-      Object.values(linksOf(node)).map((info) => info[field]);
-    const before = { links: ids("id"), builds: new Pins(node.pins).programBuilds };
+    const ids = (field: "holder" | "programId") =>
+      Object.values(attachments(node)).map((info) => info[field]);
+    const before = { links: ids("holder"), builds: new Pins(node.pins).programBuilds };
     await stage.agent.stop();
     await stage.startAgent({ arguments: ["--masquerade=always"] });
-    t.deepEqual(ids("id"), before.links);
+    t.deepEqual(ids("holder"), before.links);
     const { programBuilds } = new Pins(node.pins);
     t.is(programBuilds.length, 1);
     t.notDeepEqual(programBuilds, before.builds);
     await stage.agent.stop();
     await stage.startAgent({ arguments: ["--device=none"] });
-    t.deepEqual(linksOf(node), {});
+    t.deepEqual(attachments(node), {});
     t.deepEqual(await dumpDevices(node), []);
     await stage.agent.stop();
     await stage.startAgent();
-    t.is(ids("id").length, before.links.length);
+    t.is(ids("holder").length, before.links.length);
   },
 );
 
 stageTest("links and pins that somebody removes are put back", async (t, stage) => {
   const { node } = stage;
   const { ifindex } = await served(node, "eth0");
-  const before = linksOf(node);
+  const before = attachments(node);
   const pins = new Pins(node.pins);
   const file = pins.deviceLinkPath("tcx_ingress", ifindex);
   await node.run(["rm", file]);
   await waitFor(() => existsSync(file), { what: "the pin to be back" });
-  t.deepEqual(linksOf(node), before, "the link itself was never gone");
+  t.deepEqual(attachments(node), before, "the link itself was never gone");
   detachLink(node, "tcx_egress", ifindex);
-  const name = `tcx_egress_${ifindex}`;
+  const name = `egress_${ifindex}`;
   const link = await waitFor(
     () => {
-      const now = linksOf(node)[name];
-      return now?.ifindex === ifindex ? now : undefined;
+      const now = attachments(node)[name];
+      return now && now.holder !== before[name]!.holder ? now : undefined;
     },
     { what: "the program to be back" },
   );
-  t.not(link.id, before[name]!.id);
   t.is(link.programId, before[name]!.programId);
   t.regex(stage.agentOutput(), /1 pins of devices were gone/);
   t.regex(stage.agentOutput(), /taken off devices: attaching them again/);
@@ -291,7 +290,7 @@ stageTest(
   async (t, stage) => {
     const { node } = stage;
     const before = await served(node, "eth0");
-    t.like(before, { mode: "xdp native", note: "asked", tc: "tcx", sendsFrames: false });
+    t.like(before, { mode: "xdp native", note: "asked", tc: TC, sendsFrames: false });
     const { stdout } = await node.run(["ip", "-d", "link", "show", "eth0"]);
     t.regex(stdout, /prog\/xdp id \d+ name svc_xdp/);
     await stage.lab.router.run(["ethtool", "-K", "to-node-a", "gro", "on"]);
@@ -369,12 +368,12 @@ stageTest("programs of others go on beside ours", async (t, stage) => {
 
 stageTest("cleanup leaves nothing of ours on any device", async (t, stage) => {
   const { node, agent } = stage;
-  const links = Object.values(linksOf(node));
-  t.true(links.length > 0);
+  t.not(Object.keys(attachments(node)).length, 0);
   await agent.stop();
   const cleaned = await stage.command("cleanup", "--pins", node.pins);
   t.is(cleaned.code, 0, cleaned.stderr);
   t.false(existsSync(node.pins));
+  t.deepEqual(attachments(node), {});
   const dump = await stage.command("dump", "devices", "--pins", node.pins);
   t.is(dump.code, 3);
   t.regex(dump.stderr, /Nothing is pinned/);
@@ -490,12 +489,9 @@ stageTest(
     const { node } = stage;
     const device = await served(node, "tun9");
     t.like(device, { role: "uplink", mode: "tc", note: "no_ethernet", mac: "" });
-    const programs = linksOf(node);
+    const programs = attachments(node);
     const eth0 = await ifindexOf(node, "eth0");
-    t.not(
-      programs[`tcx_ingress_${device.ifindex}`]!.programId,
-      programs[`tcx_ingress_${eth0}`]!.programId,
-    );
+    t.not(programs[`ingress_${device.ifindex}`]!.programId, programs[`ingress_${eth0}`]!.programId);
   },
   {
     prepare: (node) =>

@@ -1,14 +1,19 @@
 // Looks at how an agent serves the devices of its node: by its dump, its pins and the maps. Knows
 // how to look and how to be somebody else on the same device, not what is right.
 import { closeSync, openSync } from "node:fs";
+import { release } from "node:os";
 import path from "node:path";
 import type { ExecutionContext } from "ava";
+import { filterPoint, findFilter } from "../../bindings/filter.ts";
 import { device, hop } from "../../bindings/layout.ts";
-import { BpfLink, deviceHook, type LinkInfo, xdpFlag } from "../../bindings/link.ts";
+import { BpfLink, deviceHook, xdpFlag } from "../../bindings/link.ts";
 import { BpfMap } from "../../bindings/map.ts";
+import { NetlinkSocket, netlinkProtocol } from "../../bindings/netlink.ts";
 import { BpfObject } from "../../bindings/object.ts";
+import { listLinks } from "../../bindings/rtnetlink.ts";
 import { insideNetns } from "../../bindings/system.ts";
 import type { DeviceDump, DumpedDevice } from "../../control/dataplane/devices/dump.ts";
+import { filterPlace } from "../../control/dataplane/devices/hooks.ts";
 import { type DeviceHook, Pins } from "../../control/dataplane/pins.ts";
 import type { LabNode } from "../../lab/lab.ts";
 import { waitFor } from "../../lab/wait.ts";
@@ -55,24 +60,60 @@ export async function unserved(node: LabNode, name: string): Promise<void> {
   await waitFor(isGone, { what: `"${name}" not to be served`, timeoutSeconds: 30 });
 }
 
-/** The links that are pinned for devices, as the kernel describes them, by their pins' names. */
-export function linksOf(node: LabNode): Record<string, LinkInfo> {
-  const pins = new Pins(node.pins);
-  const entries = pins.deviceLinks.map(({ hook, ifindex }) => {
-    const link = BpfLink.openPinned(pins.deviceLinkPath(hook, ifindex));
-    const { info } = link;
-    link.close();
-    return [`${hook}_${ifindex}`, info] as const;
-  });
-  return Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
+/** How this kernel attaches TC programs: TCX since Linux 6.6. */
+export const TC: "tcx" | "clsact" = isAtLeast(6, 6) ? "tcx" : "clsact";
+
+function isAtLeast(major: number, minor: number): boolean {
+  const [first = 0, second = 0] = release().split(".").map(Number);
+  return first > major || (first === major && second >= minor);
 }
 
-/** Which links hold which programs. */
-export function attachments(node: LabNode): Record<string, string> {
-  const entries = Object.entries(linksOf(node));
-  return Object.fromEntries(
-    entries.map(([name, { id, programId }]) => [name, `${id}: ${programId}`]),
+/** A program of ours on a device, and the id of the link that holds it; "filter" for none. */
+export interface Attachment {
+  holder: number | "filter";
+  programId: number;
+}
+
+const DIRECTIONS = [
+  { name: "ingress", hook: "tcx_ingress", point: filterPoint.INGRESS },
+  { name: "egress", hook: "tcx_egress", point: filterPoint.EGRESS },
+] as const;
+
+/** What holds which program where: "xdp_2", "ingress_2" and "egress_2" are of device 2. */
+export function attachments(node: LabNode): Record<string, Attachment> {
+  const pins = new Pins(node.pins);
+  const names = new Map<string, string>(DIRECTIONS.map(({ hook, name }) => [hook, name]));
+  const found: [string, Attachment][] = pins.deviceLinks.map(({ hook, ifindex }) => {
+    const link = BpfLink.openPinned(pins.deviceLinkPath(hook, ifindex));
+    const { id: holder, programId } = link.info;
+    link.close();
+    return [`${names.get(hook) ?? hook}_${ifindex}`, { holder, programId }];
+  });
+  if (TC === "clsact") found.push(...onNode(node, () => filtersOf(pins)));
+  return Object.fromEntries(found.sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function filtersOf(pins: Pins): [string, Attachment][] {
+  const socket = new NetlinkSocket(netlinkProtocol.ROUTE);
+  const devices = listLinks(socket);
+  socket.close();
+  return devices.flatMap((device) =>
+    DIRECTIONS.flatMap(({ name, point }): [string, Attachment][] => {
+      const programId = findFilter(filterPlace(pins, device, point));
+      if (programId === undefined) return [];
+      return [[`${name}_${device.ifindex}`, { holder: "filter", programId }]];
+    }),
   );
+}
+
+/** Runs a synchronous function in the network namespace of a node. */
+function onNode<T>({ netns }: LabNode, action: () => T): T {
+  const fd = openSync(netns, "r");
+  try {
+    return insideNetns(fd, action);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** Takes a program off as `bpftool link detach` does. */
@@ -105,10 +146,10 @@ export function openHops(t: ExecutionContext, node: LabNode) {
 /** Programs of somebody else; they count what they see. */
 export class Stranger {
   readonly #object: BpfObject;
-  readonly #netns: string;
+  readonly #node: LabNode;
 
-  constructor(t: ExecutionContext, { netns }: LabNode) {
-    this.#netns = netns;
+  constructor(t: ExecutionContext, node: LabNode) {
+    this.#node = node;
     const file = path.join(import.meta.dirname, "testdata/foreign.bpf.o");
     this.#object = BpfObject.open(file);
     t.teardown(() => this.#object.close());
@@ -119,15 +160,10 @@ export class Stranger {
   attach(program: "foreign_first" | "foreign_last" | "foreign_xdp", ifindex: number): BpfLink {
     const hook = program === "foreign_xdp" ? deviceHook.XDP : deviceHook.TCX_INGRESS;
     const flags = program === "foreign_xdp" ? xdpFlag.NATIVE : 0;
-    const fd = openSync(this.#netns, "r");
-    try {
-      const device = { ifindex, name: String(ifindex) };
-      return insideNetns(fd, () =>
-        BpfLink.attachDevice(this.#object.program(program), device, { hook, flags }),
-      );
-    } finally {
-      closeSync(fd);
-    }
+    const device = { ifindex, name: String(ifindex) };
+    return onNode(this.#node, () =>
+      BpfLink.attachDevice(this.#object.program(program), device, { hook, flags }),
+    );
   }
 
   /** How many packets each has seen: first, last, XDP. */
