@@ -32,7 +32,10 @@ const DRIVER_INFO_BYTES = 196;
 const DRIVER_AT = 4;
 const DRIVER_BYTES = 32;
 
-/** Drivers with ndo_xdp_xmit in Linux 6.1, which cannot be asked. */
+/**
+ * Drivers with ndo_xdp_xmit in Linux 6.1, which cannot be asked. Of a veth whoever wants XDP there
+ * has to know that its peer takes frames.
+ */
 const SENDING_DRIVERS: ReadonlySet<string> = new Set([
   "bnxt_en",
   "ena",
@@ -47,6 +50,7 @@ const SENDING_DRIVERS: ReadonlySet<string> = new Set([
   "mvpp2",
   "qede",
   "sfc",
+  "veth",
   "virtio_net",
 ]);
 
