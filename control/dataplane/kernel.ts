@@ -216,7 +216,7 @@ export function kernelStorage(maps: OpenMaps, meta: Meta): KernelStorage {
     overflow: hashStore(maps.svc_overflow),
   });
   const node = new NodeMap(maps.svc_node.mmap());
-  node.seed();
+  node.setHashKey();
   return {
     node,
     filter,

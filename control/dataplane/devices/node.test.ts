@@ -59,14 +59,16 @@ test("an address keeps its index, also over a restart, until there is no room", 
   t.is(again.indexOf("2001:db8::1"), 2);
 });
 
-test("the seed of the flows' hash is set once", (t) => {
-  const bytes = new Uint8Array(layout.bytes);
-  const seedOf = () => layout.read(new DataView(bytes.buffer), 0).seed;
-  new NodeMap(bytes).seed();
-  const seed = seedOf();
-  t.not(seed, 0n);
-  new NodeMap(bytes).seed();
-  t.is(seedOf(), seed);
+test("the key of the flows' hash is random, and set once", (t) => {
+  const keyOf = (bytes: Uint8Array) => layout.read(new DataView(bytes.buffer), 0).hashKey;
+  const [one, other] = [new Uint8Array(layout.bytes), new Uint8Array(layout.bytes)];
+  new NodeMap(one).setHashKey();
+  new NodeMap(other).setHashKey();
+  const key = keyOf(one);
+  t.is(new Set(key).size, key.length);
+  t.notDeepEqual(keyOf(other), key);
+  new NodeMap(one).setHashKey();
+  t.deepEqual(keyOf(one), key);
 });
 
 test("host ports and pods are written, and each leaves the other as it is", (t) => {

@@ -24,6 +24,7 @@ const LAST_PORT = 65535;
 /** What Kubernetes gives node ports from unless told otherwise. */
 const USUAL_NODE_PORTS: PortRange = { first: 30000, last: 32767 };
 const ADDRESS_BYTES = 16;
+const KEY_BYTES = node.offset.natFirst - node.offset.hashKey;
 
 /**
  * The largest range of ports that neither the host takes by itself nor node ports come from; of 0
@@ -60,10 +61,10 @@ export class NodeMap {
     }
   }
 
-  /** Gives the flows' hash its seed, once: to be called before anything is attached. */
-  seed(): void {
-    const seed = randomBytes(8).readBigUInt64LE() | 1n;
-    Atomics.compareExchange(this.#words, node.offset.seed / 8, 0n, seed);
+  /** Gives the flows' hash its key, once: to be called before anything is attached. */
+  setHashKey(): void {
+    const key = this.#bytes.subarray(node.offset.hashKey, node.offset.hashKey + KEY_BYTES);
+    if (key.every((byte) => byte === 0)) key.set(randomBytes(KEY_BYTES));
   }
 
   /** The index that stands for an address from now on; undefined if there is none left. */

@@ -3,8 +3,10 @@
 // id whether it is current. Knows no device.
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
+import { arch } from "node:process";
 import { BpfObject } from "../../../bindings/object.ts";
 import { RunningProgram } from "../../../bindings/running.ts";
+import { kernelHas } from "../../../bindings/system.ts";
 import type { MapName, OpenMaps, Rodata } from "../kernel.ts";
 import { objectPath } from "../objects.ts";
 import type { Pins } from "../pins.ts";
@@ -48,8 +50,8 @@ export class DevicePrograms {
   readonly #refused = new Map<Group, Error>();
 
   constructor(options: ProgramOptions) {
-    this.#options = options;
-    this.build = buildHash(options);
+    this.#options = { ...options, rodata: { ...machineRodata(options), ...options.rodata } };
+    this.build = buildHash(this.#options);
   }
 
   /** A loaded program. Throws ProgramError; what was refused once is not tried again. */
@@ -110,6 +112,15 @@ export class DevicePrograms {
       object.close();
     }
   }
+}
+
+/** What programs have to know of the machine and of their maps. */
+function machineRodata({ maps }: Pick<ProgramOptions, "maps">): Rodata {
+  return {
+    fib_has_source: kernelHas("BPF_FIB_LOOKUP_SRC") ? 1 : 0,
+    reads_reorder: arch === "arm64" ? 1 : 0,
+    flow_set_mask: maps.svc_flows.info.maxEntries - 1,
+  };
 }
 
 /** A hash of the objects, of their configuration and of the maps that they use. */
