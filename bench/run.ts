@@ -9,6 +9,7 @@ import { change } from "./change.ts";
 import { cluster } from "./cluster.ts";
 import { connect } from "./connect.ts";
 import { decode } from "./decode.ts";
+import { devices } from "./devices.ts";
 import { dump } from "./dump.ts";
 import { type Machine, readMachine } from "./machine.ts";
 import { memory } from "./memory.ts";
@@ -16,7 +17,17 @@ import { pod } from "./pod.ts";
 import { type Entry, formatMeasured, toEntries } from "./report.ts";
 import { select } from "./select.ts";
 
-const benches: readonly Bench[] = [connect, pod, dump, change, memory, select, decode, cluster];
+const benches: readonly Bench[] = [
+  connect,
+  pod,
+  dump,
+  change,
+  memory,
+  select,
+  decode,
+  cluster,
+  devices,
+];
 
 const checkout = path.resolve(import.meta.dirname, "../..");
 const USAGE = `Usage: npm run bench [NAME…] [-- --json] [-- --quick]

@@ -172,11 +172,13 @@ export interface Device {
   isInside: number;
   sourceIpv4: number;
   sourceIpv6: number;
+  note: number;
+  error: number;
 }
 
 /** struct device */
 export const device = {
-  bytes: 12,
+  bytes: 16,
   offset: {
     mac: 0,
     sendsFrames: 6,
@@ -185,6 +187,8 @@ export const device = {
     isInside: 9,
     sourceIpv4: 10,
     sourceIpv6: 11,
+    note: 12,
+    error: 14,
   },
   read(view: DataView, at: number): Device {
     return {
@@ -195,6 +199,8 @@ export const device = {
       isInside: view.getUint8(at + 9),
       sourceIpv4: view.getUint8(at + 10),
       sourceIpv6: view.getUint8(at + 11),
+      note: view.getUint8(at + 12),
+      error: view.getUint16(at + 14, true),
     };
   },
   write(view: DataView, at: number, value: Device): void {
@@ -205,6 +211,9 @@ export const device = {
     view.setUint8(at + 9, value.isInside);
     view.setUint8(at + 10, value.sourceIpv4);
     view.setUint8(at + 11, value.sourceIpv6);
+    view.setUint8(at + 12, value.note);
+    writeZeros(view, at + 13, 1);
+    view.setUint16(at + 14, value.error, true);
   },
 } as const;
 
@@ -946,6 +955,18 @@ export const backendState = {
   BACKEND_TERMINATING: 2,
 } as const;
 
+/** enum device_note */
+export const deviceNote = {
+  NOTE_NONE: 0,
+  NOTE_ASKED: 1,
+  NOTE_VETH: 2,
+  NOTE_NO_ETHERNET: 3,
+  NOTE_FOREIGN: 4,
+  NOTE_REFUSED: 5,
+  NOTE_NOT_LOADED: 6,
+  NOTE_NO_TC: 7,
+} as const;
+
 /** enum empty_action */
 export const emptyAction = {
   EMPTY_REFUSE: 0,
@@ -1122,7 +1143,7 @@ export const maps = {
   svc_devices: {
     type: 1,
     keyBytes: 4,
-    valueBytes: 12,
+    valueBytes: 16,
     maxEntries: 4096,
     flags: 1,
   },
@@ -1248,4 +1269,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0xcf3ee33063ac420an;
+export const layoutHash = 0x6eb67f68a411fddfn;

@@ -2,7 +2,7 @@
 // It knows neither what programs do nor where they are attached (link.ts).
 import { closeSync, readFileSync } from "node:fs";
 import { type Btf, readBtf, resolve, sectionVariables } from "./btf.ts";
-import { describe, readName } from "./descriptor.ts";
+import { describe, pinDescriptor, readName } from "./descriptor.ts";
 import { readSections } from "./elf.ts";
 import { BpfError } from "./errors.ts";
 import {
@@ -120,6 +120,11 @@ export class BpfObject {
     if (map === null) throw new BpfError({ operation: "set", subject: variable, code: "ENOENT" });
     const error = loadLibbpf().mapSetInitialValue(map, this.#rodata, this.#rodata.length);
     if (error !== 0) throw new BpfError({ operation: "set", subject: variable, code: error });
+  }
+
+  /** Names of the `const volatile` variables that setRodata() can set. */
+  get rodataVariables(): string[] {
+    return sectionVariables(this.#btf, ".rodata").map(({ name }) => name);
   }
 
   /** The maps that the source defines; those of global variables are not among them. */
@@ -327,6 +332,11 @@ export class Program {
   setAutoload(wanted: boolean): void {
     const code = loadLibbpf().programSetAutoload(this.#open(), wanted);
     if (code !== 0) throw new BpfError({ operation: "configure", subject: this.name, code });
+  }
+
+  /** After load(): pins the program, so that it outlives this process. Throws BpfError. */
+  pin(path: string): void {
+    pinDescriptor(this.fd, path);
   }
 
   /** Only for BpfObject.load(): where the verifier writes when it refuses the program. */

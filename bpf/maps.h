@@ -360,6 +360,18 @@ struct hop {
 	__u32 reserved[5];
 };
 
+/* Why a device is not served as its like usually is: for people, programs do not ask. */
+enum device_note {
+	NOTE_NONE = 0,
+	NOTE_ASKED = 1,	      /* the operator wants it so */
+	NOTE_VETH = 2,	      /* frames sent from XDP may vanish at its other end: no XDP */
+	NOTE_NO_ETHERNET = 3, /* packets without an Ethernet header: no XDP */
+	NOTE_FOREIGN = 4,     /* another XDP program is attached */
+	NOTE_REFUSED = 5,     /* the driver refused XDP, see error */
+	NOTE_NOT_LOADED = 6,  /* the kernel refused the XDP program, see error */
+	NOTE_NO_TC = 7,	      /* the TC programs could not be attached: not served at all */
+} __attribute__((packed));
+
 /* svc_devices: what the agent knows of a device, by its ifindex. */
 struct device {
 	__u8 mac[6];
@@ -369,6 +381,9 @@ struct device {
 	__u8 is_inside;	   /* 1: answers to whoever is behind it pass through this node */
 	__u8 source_ipv4;  /* this node's address on it, an index in svc_node; 0: none */
 	__u8 source_ipv6;
+	enum device_note note;
+	__u8 reserved;
+	__u16 error; /* errno of what the note is about, 0 if there is none */
 };
 
 /* svc_node, of one element: what programs need to know of this node, kept by the agent. */

@@ -277,6 +277,8 @@ export class Bed {
         isInside: isUplink ? 0 : 1,
         sourceIpv4: 1,
         sourceIpv6: 2,
+        note: 0,
+        error: 0,
       });
       const key = new Uint8Array(4);
       new DataView(key.buffer).setUint32(0, index, true);
