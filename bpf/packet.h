@@ -46,6 +46,16 @@ static __always_inline __u32 tuple_ports(const struct tuple *tuple)
 	return *(const __u32 *)&tuple->source_port;
 }
 
+/* The tuple of packets the other way. */
+static __always_inline void tuple_turn(const struct tuple *from, struct tuple *to)
+{
+	to->source = from->destination;
+	to->destination = from->source;
+	to->source_port = from->destination_port;
+	to->destination_port = from->source_port;
+	to->protocol = from->protocol;
+}
+
 /* Bytes of the IP header and what extends it; not of a later fragment. */
 static __always_inline __u32 network_bytes(const struct packet *packet)
 {

@@ -81,6 +81,29 @@ static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struc
 	return skb_send(&way);
 }
 
+/*
+ * A reply to a process of this node seems to come from the Service: it goes on as if it had come in
+ * by the device that leads there, where a strict reverse path filter (rp_filter) expects it.
+ */
+static __always_inline int deliver(struct __sk_buff *ctx, struct flow *flow,
+				   struct passage *passage)
+{
+	const struct device *device;
+	struct way way = {};
+	struct tuple asked;
+
+	skb_rewrite(ctx, passage, false);
+	tuple_turn(&passage->wanted, &asked);
+	passage->wanted = asked;
+	if (!skb_way(ctx, flow, passage, &way) || way.ifindex == ctx->ifindex)
+		return TC_ACT_UNSPEC;
+	device = device_lookup(way.ifindex);
+	if (!device || !passage->packet.network)
+		return TC_ACT_UNSPEC;
+	bpf_skb_store_bytes(ctx, 0, device->mac, sizeof(device->mac), 0);
+	return bpf_redirect(way.ifindex, BPF_F_INGRESS);
+}
+
 /* What becomes of a packet of TCP, UDP or SCTP. Not static, so that the verifier follows it once.
  */
 __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
@@ -88,7 +111,6 @@ __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
 	const struct node *node = node_get();
 	__u32 now = flow_now();
 	struct flow *flow;
-	bool sends;
 
 	if (!passage || !node)
 		return TC_ACT_UNSPEC;
@@ -108,13 +130,15 @@ __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
 	if (flow)
 		flow_meet(flow, &passage->flow, &passage->packet, now);
 	flow_wanted(&passage->flow, node, &passage->wanted);
-	sends = flow_path(passage->flow.lock) == FLOW_REDIRECT || passage->leaving;
-	if (sends && flow_kind(passage->flow.lock) == FLOW_REVERSE && passage->leaving)
-		sends = false;
-	if (sends)
-		return route(ctx, flow, passage);
-	skb_rewrite(ctx, passage, false);
-	return TC_ACT_UNSPEC;
+	switch (flow_path(passage->flow.lock)) {
+	case FLOW_STACK:
+		skb_rewrite(ctx, passage, false);
+		return TC_ACT_UNSPEC;
+	case FLOW_NODE:
+		if (!passage->leaving)
+			return deliver(ctx, flow, passage);
+	}
+	return route(ctx, flow, passage);
 }
 
 /* An ICMP message: a ping to one of our addresses, or an error about a packet of ours. */

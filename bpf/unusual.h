@@ -259,15 +259,6 @@ static __always_inline bool inner_read(struct __sk_buff *ctx, const struct packe
 	return true;
 }
 
-static __always_inline void tuple_turn(const struct tuple *from, struct tuple *to)
-{
-	to->source = from->destination;
-	to->destination = from->source;
-	to->source_port = from->destination_port;
-	to->destination_port = from->source_port;
-	to->protocol = from->protocol;
-}
-
 /* What a changed inner packet changes the sum of an ICMP message by, and its own UDP checksum. */
 static __always_inline __u64 inner_rewrite(struct __sk_buff *ctx, const struct packet *inner,
 					   const struct tuple *wanted)
