@@ -45,8 +45,8 @@ export function addressClaims(service: ServiceObject): readonly Claim[] {
     claims.push({ service: claimant, row: { address, action }, isClusterIP: false });
   };
   const external = isOurs ? "answer" : "leave";
-  for (const { address, ipMode } of ingress) add(address, ipMode === "Proxy" ? "leave" : external);
   for (const address of externalIPs) add(address, external);
+  for (const { address, ipMode } of ingress) add(address, ipMode === "Proxy" ? "leave" : external);
   return claims;
 }
 

@@ -317,6 +317,7 @@ test("a load balancer in mode Proxy is left alone, even within a ServiceCIDR", (
   t.deepEqual(cluster.takeDirty().addresses.changed, [
     { address: "10.96.0.1", action: "refuse" },
     { address: "10.96.0.9", action: "leave" },
+    { address: "198.51.100.9", action: "answer" },
   ]);
 });
 
