@@ -144,19 +144,26 @@ static __always_inline void hop_keep(struct way *way, const __u8 *header, __u32 
 	}
 }
 
-/* Which of this node's addresses an address is, 0 if none. */
-static __noinline __u32 source_find(const struct address *address)
+/* Which of this node's addresses an address is, 0 if none. Not static, so that the verifier follows
+ * it once. */
+__noinline __u32 source_find(const struct address *address)
 {
 	__u32 index = 0;
 	const struct node *node = bpf_map_lookup_elem(&svc_node, &index);
 
-	if (!node)
+	if (!node || !address)
 		return 0;
 #pragma nounroll
 	for (__u32 i = 1; i < NODE_SOURCES; i = loop_next(i))
 		if (!address_difference(&node->source[i], address))
 			return i;
 	return 0;
+}
+
+/* Whether an address is one of this node's. */
+static __always_inline bool address_is_own(const struct address *address)
+{
+	return filter_lookup(address) & FILTER_NODE && source_find(address);
 }
 
 /* One of this node's addresses, NULL for index 0. */

@@ -125,10 +125,7 @@ static __always_inline bool request_inside(const struct request *request)
 
 	if (!node)
 		return false;
-	if (passage_is_pod(passage, node))
-		return true;
-	return filter_lookup(&passage->packet.tuple.source) & FILTER_NODE &&
-	       source_find(&passage->packet.tuple.source);
+	return passage_is_pod(passage, node) || address_is_own(&passage->packet.tuple.source);
 }
 
 /* Whether kube-proxy would rewrite the source, hairpins apart. */
@@ -138,7 +135,7 @@ static __always_inline bool masquerades(const struct passage *passage)
 	__u32 id = passage->choice.service;
 	const struct service *service;
 
-	if (!node || filter_lookup(&passage->choice.address) & FILTER_NODE)
+	if (!node || address_is_own(&passage->choice.address))
 		return false; /* an endpoint on the node's own network (§10.6) */
 	if (passage->choice.table == TABLE_INTERNAL) {
 		bool ipv4 = address_is_ipv4(&passage->packet.tuple.source);
@@ -311,7 +308,7 @@ static __always_inline bool answering_has(const struct address *address, __be16 
  */
 static __always_inline bool tunnels(const struct tuple *tuple)
 {
-	if (forwarding == FORWARD_SNAT || filter_lookup(&tuple->destination) & FILTER_NODE)
+	if (forwarding == FORWARD_SNAT || address_is_own(&tuple->destination))
 		return false;
 	return forwarding == FORWARD_DSR || tuple->protocol == FLOW_TCP;
 }
@@ -377,13 +374,22 @@ __noinline int passage_plan(struct PROGRAM_CONTEXT *ctx, struct passage *passage
 	return VERDICT_FORWARD;
 }
 
+/*
+ * Whether an address, of which svc_filter says this, is one of the node's. Others of the same
+ * position that matter are Services', and have wildcards: only then is there more to ask.
+ */
+static __always_inline bool filter_is_own(__u32 filter, const struct address *address)
+{
+	return filter & FILTER_NODE && (!(filter & FILTER_WILDCARD) || source_find(address));
+}
+
 /* Whether any Service or connection may have to do with a packet's destination. */
 static __always_inline bool packet_is_ours(const struct packet *packet)
 {
 	const struct tuple *tuple = &packet->tuple;
 	__u32 filter = filter_lookup(&tuple->destination);
 
-	if (filter & FILTER_NODE) {
+	if (filter_is_own(filter, &tuple->destination)) {
 		const struct node *node = node_get();
 		__u16 port = bpf_ntohs(tuple->destination_port);
 

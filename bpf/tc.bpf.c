@@ -24,7 +24,7 @@ static __always_inline bool leaving_is_ours(const struct tuple *tuple)
 
 	if (answering_has(&tuple->source, tuple->source_port))
 		return true;
-	if (filter & FILTER_NODE)
+	if (filter_is_own(filter, &tuple->destination))
 		return false;
 	return filter & (FILTER_FRONTEND | FILTER_WILDCARD) || range_contains(&tuple->destination);
 }
@@ -198,7 +198,7 @@ static __always_inline int translate_icmp(struct __sk_buff *ctx, struct passage 
  */
 __noinline int translate_unusual(struct __sk_buff *ctx, struct passage *passage)
 {
-	__u32 filter;
+	const struct address *asked;
 
 	if (!passage)
 		return TC_ACT_UNSPEC;
@@ -212,8 +212,9 @@ __noinline int translate_unusual(struct __sk_buff *ctx, struct passage *passage)
 		return translate_icmp(ctx, passage);
 	case UNUSUAL_LOST:
 		/* Untranslated it would go somewhere else, unless the node itself is meant. */
-		filter = filter_lookup(&passage->packet.tuple.destination);
-		if (passage->leaving || filter & FILTER_NODE || !(filter & FILTER_FRONTEND))
+		asked = &passage->packet.tuple.destination;
+		if (passage->leaving || !(filter_lookup(asked) & FILTER_FRONTEND) ||
+		    address_is_own(asked))
 			return TC_ACT_UNSPEC;
 		reason_count(REASON_FRAGMENT_LOST);
 		return TC_ACT_SHOT;

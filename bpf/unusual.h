@@ -198,7 +198,6 @@ __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 {
 	struct packet *packet;
 	struct address inner;
-	__u32 filter;
 	__s32 bytes;
 
 	if (!passage)
@@ -218,8 +217,7 @@ __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 			return TC_ACT_UNSPEC;
 		address_from_ipv4(&inner, ipv4);
 	}
-	filter = filter_lookup(&inner);
-	if (filter & FILTER_NODE || !(filter & FILTER_FRONTEND))
+	if (!(filter_lookup(&inner) & FILTER_FRONTEND) || address_is_own(&inner))
 		return TC_ACT_UNSPEC;
 	passage->tunnel.endpoint = packet->tuple.destination;
 	passage->tunnel.port = packet->tuple.destination_port;
@@ -237,15 +235,14 @@ __noinline int echo_answer(struct __sk_buff *ctx, struct passage *passage)
 {
 	const struct packet *packet;
 	struct frontend_key key = {};
-	__u32 filter, reply;
+	__u32 reply;
 	__u64 wildcard;
 
 	if (!passage)
 		return TC_ACT_SHOT;
 	packet = &passage->packet;
 	key.address = packet->tuple.destination;
-	filter = filter_lookup(&key.address);
-	if (filter & FILTER_NODE || !(filter & FILTER_WILDCARD))
+	if (!(filter_lookup(&key.address) & FILTER_WILDCARD) || address_is_own(&key.address))
 		return TC_ACT_UNSPEC;
 	wildcard = wildcard_lookup(&key);
 	if (frontend_kind(wildcard) != FRONTEND_REFUSE && frontend_kind(wildcard) != FRONTEND_VIP)
