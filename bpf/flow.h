@@ -536,15 +536,18 @@ static __always_inline void flow_meet(struct flow *flow, const struct flow *copy
 				      const struct packet *packet, __u32 now)
 {
 	__u32 state = flow_state(copy->lock);
+	bool is_tunnel = flow_path(copy->lock) == FLOW_TUNNEL;
 	__u32 own = 0, other = 0, since;
 
 	since = copy->last_used ^ (__u16)now;
 	if (since)
 		flow->last_used = now;
-	if (flow_kind(copy->lock) == FLOW_REVERSE && !(state & FLOW_REPLIED))
+	/* In a tunnel's flow no reply is seen: that the client goes on tells of one. */
+	if (!(state & FLOW_REPLIED) && (flow_kind(copy->lock) == FLOW_REVERSE ||
+					(is_tunnel && !(packet->tcp_flags & TCP_SYN))))
 		own = other = FLOW_REPLIED;
 	if (packet->tcp_flags & TCP_FIN && !(state & FLOW_CLOSED)) {
-		own |= FLOW_CLOSED;
+		own |= is_tunnel ? FLOW_CLOSED | FLOW_PEER_CLOSED : FLOW_CLOSED;
 		other |= FLOW_PEER_CLOSED;
 	}
 	if (packet->tcp_flags & TCP_RST && !(state & FLOW_RESET)) {

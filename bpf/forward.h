@@ -159,6 +159,15 @@ static __noinline __u32 source_find(const struct address *address)
 	return 0;
 }
 
+/* One of this node's addresses, NULL for index 0. */
+static __always_inline const struct address *node_source(__u32 source)
+{
+	__u32 index = 0;
+	const struct node *node = bpf_map_lookup_elem(&svc_node, &index);
+
+	return node && source ? &node->source[source & (NODE_SOURCES - 1)] : NULL;
+}
+
 static __always_inline void fib_address(struct address *address, __u8 family, const __u32 *word)
 {
 	if (family == AF_INET)

@@ -154,10 +154,10 @@ static __always_inline bool packet_parse_transport(struct packet *packet, const 
 }
 
 /* A plain IPv4 packet, without options. */
-static __always_inline bool packet_parse_ipv4(struct packet *packet, const void *data,
-					      const void *end)
+static __always_inline bool packet_parse_ipv4(struct packet *packet, __u32 network,
+					      const void *data, const void *end)
 {
-	const struct iphdr *ip = data + packet->network;
+	const struct iphdr *ip = data + network;
 
 	if ((const void *)(ip + 1) > end)
 		return false;
@@ -168,17 +168,18 @@ static __always_inline bool packet_parse_ipv4(struct packet *packet, const void 
 	packet->ipv6 = false;
 	packet->ttl = ip->ttl;
 	packet->length = bpf_ntohs(ip->tot_len);
-	packet->transport = packet->network + sizeof(*ip);
+	packet->network = network;
+	packet->transport = network + sizeof(*ip);
 	address_from_ipv4(&packet->tuple.source, ip->saddr);
 	address_from_ipv4(&packet->tuple.destination, ip->daddr);
 	return packet_parse_transport(packet, ip + 1, end);
 }
 
 /* A plain IPv6 packet, without extension headers. */
-static __always_inline bool packet_parse_ipv6(struct packet *packet, const void *data,
-					      const void *end)
+static __always_inline bool packet_parse_ipv6(struct packet *packet, __u32 network,
+					      const void *data, const void *end)
 {
-	const struct ipv6hdr *ip = data + packet->network;
+	const struct ipv6hdr *ip = data + network;
 
 	if ((const void *)(ip + 1) > end)
 		return false;
@@ -188,17 +189,19 @@ static __always_inline bool packet_parse_ipv6(struct packet *packet, const void 
 	packet->ipv6 = true;
 	packet->ttl = ip->hop_limit;
 	packet->length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
-	packet->transport = packet->network + sizeof(*ip);
+	packet->network = network;
+	packet->transport = network + sizeof(*ip);
 	address_from_words(&packet->tuple.source, ip->saddr.in6_u.u6_addr32);
 	address_from_words(&packet->tuple.destination, ip->daddr.in6_u.u6_addr32);
 	return packet_parse_transport(packet, ip + 1, end);
 }
 
-/* True for a plain packet, of which all is known then; packet->network is set by the caller. */
-static __always_inline bool packet_parse(struct packet *packet, bool ipv6, const void *data,
-					 const void *end)
+/* True for a plain packet, of which all is known then; `network` is the offset of its IP header. */
+static __always_inline bool packet_parse(struct packet *packet, __u32 network, bool ipv6,
+					 const void *data, const void *end)
 {
-	return ipv6 ? packet_parse_ipv6(packet, data, end) : packet_parse_ipv4(packet, data, end);
+	return ipv6 ? packet_parse_ipv6(packet, network, data, end) :
+		      packet_parse_ipv4(packet, network, data, end);
 }
 
 #endif

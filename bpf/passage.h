@@ -19,9 +19,29 @@ const volatile bool masquerade_always = false;
 /* Rewrite the sources of all that goes to cluster IPs (§10.4). */
 const volatile bool masquerade_all = false;
 
+/* How endpoints on other nodes are reached by clients from outside. */
+enum forwarding {
+	FORWARD_SNAT = 0,   /* from an address of this node: replies come back here */
+	FORWARD_DSR = 1,    /* in a tunnel to the endpoint, whose node answers the client itself */
+	FORWARD_HYBRID = 2, /* TCP in the tunnel, the rest as with FORWARD_SNAT */
+};
+
+const volatile __u32 forwarding = FORWARD_SNAT;
+
 #define FLOW_OTHER_KIND ((FLOW_FORWARD ^ FLOW_REVERSE) << FLOW_KIND_SHIFT)
 #define PORT_ATTEMPTS	16
 #define LOWEST_PORT	1024
+
+/*
+ * A tunnel of direct server return: IP in IP, addressed to the endpoint itself, so that any CNI
+ * knows the way. The endpoint's port is the outer header's identification, or the low bits of its
+ * flow label: all nodes have the same Services, but one may know an endpoint before another.
+ */
+struct tunnel {
+	struct address endpoint;
+	__be16 port;
+	bool is_open;
+};
 
 /* A packet in a hook, and what becomes of it. */
 struct passage {
@@ -34,6 +54,7 @@ struct passage {
 	struct flow flow;    /* the flow that it belongs to, as it was read or made */
 	struct tuple wanted; /* what its addresses and ports become */
 	struct choice choice;
+	struct tunnel tunnel; /* what it came in, if in a tunnel of another node */
 };
 
 /*
@@ -237,6 +258,8 @@ __noinline int passage_insert(struct PROGRAM_CONTEXT *ctx, struct passage *passa
 	if (!passage || !node)
 		return FLOW_LOST;
 	flow = &passage->flow;
+	if (flow_path(flow->lock) == FLOW_TUNNEL) /* no reply comes by here */
+		return flow_insert(flow, &passage->packet.tuple);
 	rewrites = flow_source(flow->lock);
 	hop = flow->hop;
 	flow->hop = 0; /* the way back is found by the first reply */
@@ -283,6 +306,31 @@ static __always_inline bool answering_has(const struct address *address, __be16 
 }
 
 /*
+ * Whether a connection goes to its endpoint in a tunnel. Not one to an address of this node, such
+ * as a node port's: answers from there would be forged where the endpoint is.
+ */
+static __always_inline bool tunnels(const struct tuple *tuple)
+{
+	if (forwarding == FORWARD_SNAT || filter_lookup(&tuple->destination) & FILTER_NODE)
+		return false;
+	return forwarding == FORWARD_DSR || tuple->protocol == FLOW_TCP;
+}
+
+/* What of passage->flow the packet says. */
+static __always_inline void passage_fill(struct passage *passage)
+{
+	const struct tuple *tuple = &passage->packet.tuple;
+	struct flow *flow = &passage->flow;
+
+	flow->last_used = flow_now();
+	flow->client = tuple->source;
+	flow->client_port = tuple->source_port;
+	flow->source_port = tuple->source_port;
+	flow->frontend = tuple->destination;
+	flow->frontend_port = tuple->destination_port;
+}
+
+/*
  * The flow of a packet to the endpoint that was chosen. VERDICT_RETRY: the kernel knows no way. Not
  * static, so that the verifier follows it once.
  */
@@ -306,28 +354,26 @@ __noinline int passage_plan(struct PROGRAM_CONTEXT *ctx, struct passage *passage
 	backend = bpf_map_lookup_elem(&svc_backends, &id);
 	if (!backend)
 		return VERDICT_RETRY;
-	rewrites = !address_difference(&tuple->source, &choice->address) || masquerades(passage) ||
-		   (!passage->is_inside && !passage->leaving && !backend->local);
+	rewrites = !address_difference(&tuple->source, &choice->address) || masquerades(passage);
 	path = passage->leaving ? FLOW_NODE : rewrites ? FLOW_REDIRECT : FLOW_STACK;
+	if (path == FLOW_STACK && !passage->is_inside && !backend->local) {
+		rewrites = !tunnels(tuple);
+		path = rewrites ? FLOW_REDIRECT : FLOW_TUNNEL;
+	}
 	if (path != FLOW_STACK) {
 		if (!backend_way(ctx, passage, &way))
 			return VERDICT_RETRY;
 		if (passage->leaving)
 			rewrites |= way.source && source_find(&tuple->source) != way.source;
-		if (rewrites && !way.source)
+		if ((rewrites || path == FLOW_TUNNEL) && !way.source)
 			return VERDICT_RETRY;
 		source = rewrites ? way.source : 0;
 	}
 	flow->lock = flow_lock(FLOW_FORWARD, tuple->protocol, path, source);
-	flow->last_used = flow_now();
 	flow->hop = way.hop;
-	flow->client_port = tuple->source_port;
-	flow->frontend_port = tuple->destination_port;
-	flow->backend_port = choice->port;
-	flow->source_port = tuple->source_port;
-	flow->client = tuple->source;
-	flow->frontend = tuple->destination;
 	flow->backend = choice->address;
+	flow->backend_port = choice->port;
+	passage_fill(passage);
 	return VERDICT_FORWARD;
 }
 
@@ -393,6 +439,26 @@ __noinline int passage_balance(struct passage *passage)
 					    balance(&request, frontend, &passage->choice);
 }
 
+/* The flow of a packet that another node has chosen the endpoint of. */
+static __always_inline int passage_plan_tunnel(struct passage *passage)
+{
+	struct frontend_key key = { .address = passage->packet.tuple.destination,
+				    .port = passage->packet.tuple.destination_port,
+				    .protocol = protocol_to_ip(passage->packet.tuple.protocol) };
+	__u64 frontend = frontend_find_again(&key);
+
+	if (frontend_is_left(frontend) || frontend_kind(frontend) >= FRONTEND_REFUSE) {
+		passage->choice.reason = REASON_NO_CONNECTION;
+		return VERDICT_DROP;
+	}
+	passage->flow.lock = flow_lock(FLOW_FORWARD, passage->packet.tuple.protocol, FLOW_STACK, 0);
+	passage->flow.hop = 0;
+	passage->flow.backend = passage->tunnel.endpoint;
+	passage->flow.backend_port = passage->tunnel.port;
+	passage_fill(passage);
+	return VERDICT_FORWARD;
+}
+
 /*
  * Begins the connection of a packet without a flow: VERDICT_FORWARD with passage->flow inserted;
  * VERDICT_REFUSE or VERDICT_DROP with a reason, not counted yet; VERDICT_NONE: leave it alone;
@@ -400,7 +466,8 @@ __noinline int passage_balance(struct passage *passage)
  */
 static __always_inline int passage_begin(struct PROGRAM_CONTEXT *ctx, struct passage *passage)
 {
-	int verdict = passage_balance(passage);
+	bool is_tunnelled = passage->tunnel.is_open;
+	int verdict = is_tunnelled ? passage_plan_tunnel(passage) : passage_balance(passage);
 
 	if (verdict != VERDICT_FORWARD)
 		return verdict;
@@ -408,14 +475,16 @@ static __always_inline int passage_begin(struct PROGRAM_CONTEXT *ctx, struct pas
 		passage->choice.reason = REASON_NO_CONNECTION;
 		return VERDICT_DROP;
 	}
-	verdict = passage_plan(ctx, passage);
+	if (!is_tunnelled)
+		verdict = passage_plan(ctx, passage);
 	if (verdict != VERDICT_FORWARD)
 		return verdict;
 	if (flow_path(passage->flow.lock) == FLOW_STACK)
 		answering_add(&passage->flow.backend, passage->flow.backend_port);
 	switch (passage_insert(ctx, passage)) {
 	case FLOW_INSERTED:
-		choice_count(&passage->choice);
+		if (!is_tunnelled)
+			choice_count(&passage->choice);
 		return VERDICT_FORWARD;
 	case FLOW_EXISTS:
 		passage->choice.reason = REASON_PORTS_EXHAUSTED;

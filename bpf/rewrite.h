@@ -10,6 +10,9 @@
 #include "maps.h"
 #include "packet.h"
 #include "balance.h"
+#include "flow.h"
+
+#define IPV4_DF 0x4000
 
 #define TCP_CHECK_OFFSET  16
 #define UDP_CHECK_OFFSET  6
@@ -71,6 +74,53 @@ static __always_inline __u16 pseudo_sum(const struct tuple *tuple, __u32 bytes)
 	for (int i = 0; i < 4; i++)
 		sum += (__u64)tuple->source.word[i] + tuple->destination.word[i];
 	return sum_fold(sum);
+}
+
+#define TUNNEL_TTL 64
+
+/* Bytes that a tunnel adds. */
+static __always_inline __u32 tunnel_bytes(bool ipv6)
+{
+	return ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+}
+
+/* A tunnel's header, of one family. */
+struct outer {
+	union {
+		struct iphdr ipv4;
+		struct ipv6hdr ipv6;
+	};
+};
+
+/* The header that leads a packet to its flow's endpoint, from an address of this node. */
+static __always_inline void outer_fill(struct outer *outer, const struct packet *packet,
+				       const struct flow *flow, const struct address *source)
+{
+	if (packet->ipv6) {
+		__u32 *word = (__u32 *)&outer->ipv6;
+
+		word[0] = bpf_htonl(6U << 28 | bpf_ntohs(flow->backend_port));
+		outer->ipv6.payload_len = bpf_htons(packet->length);
+		outer->ipv6.nexthdr = IPPROTO_IPV6;
+		outer->ipv6.hop_limit = TUNNEL_TTL;
+		__builtin_memcpy(&outer->ipv6.saddr, source, 16);
+		__builtin_memcpy(&outer->ipv6.daddr, &flow->backend, 16);
+	} else {
+		const __u32 *word = (const __u32 *)&outer->ipv4;
+		__u64 sum = 0;
+
+		outer->ipv4 = (struct iphdr){ .version = 4, .ihl = 5, .protocol = IPPROTO_IPIP };
+		outer->ipv4.ttl = TUNNEL_TTL;
+		outer->ipv4.id = flow->backend_port;
+		outer->ipv4.frag_off = bpf_htons(IPV4_DF);
+		outer->ipv4.tot_len = bpf_htons(packet->length + sizeof(struct iphdr));
+		outer->ipv4.saddr = source->word[3];
+		outer->ipv4.daddr = flow->backend.word[3];
+#pragma unroll
+		for (int i = 0; i < 5; i++)
+			sum += word[i];
+		outer->ipv4.check = ~sum_fold(sum);
+	}
 }
 
 /* The product of two polynomials over GF(2), modulo CRC32c's, both reflected. */

@@ -15,7 +15,6 @@
 
 #define IPV4_CHECK_OFFSET 10
 #define IPV4_TTL_OFFSET	  8
-#define IPV4_DF		  0x4000
 
 /* A byte of the packet, 0 if there is none. */
 static __always_inline __u8 skb_byte(struct __sk_buff *ctx, __u32 offset)
@@ -168,6 +167,7 @@ static __always_inline bool skb_way(struct __sk_buff *ctx, struct flow *flow,
 		way->ifindex = hop->ifindex;
 		way->next = hop->next;
 		way->mtu = hop->mtu;
+		way->source = hop->source;
 		if (hop_lookup(passage->flow.hop) == hop)
 			return true;
 	}
@@ -190,6 +190,32 @@ static __always_inline int skb_send(const struct way *way)
 		__builtin_memcpy(next.ipv6_nh, way->next.word, sizeof(next.ipv6_nh));
 	}
 	return bpf_redirect_neigh(way->ifindex, &next, sizeof(next), 0);
+}
+
+/*
+ * Puts a packet into a tunnel to its flow's endpoint, from an address of this node. Not static, so
+ * that the verifier follows it once.
+ */
+__noinline int skb_encapsulate(struct __sk_buff *ctx, const struct passage *passage,
+			       const struct address *source)
+{
+	const struct packet *packet;
+	struct outer outer = {};
+	__u64 flags;
+
+	if (!passage || !source)
+		return -1;
+	packet = &passage->packet;
+	flags = BPF_F_ADJ_ROOM_FIXED_GSO |
+		(packet->ipv6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
+	skb_rewrite_network(ctx, packet, 0, &packet->tuple, true);
+	if (bpf_skb_adjust_room(ctx, tunnel_bytes(packet->ipv6), BPF_ADJ_ROOM_MAC, flags))
+		return -1;
+	outer_fill(&outer, packet, &passage->flow, source);
+	if (packet->ipv6)
+		return bpf_skb_store_bytes(ctx, packet->network, &outer.ipv6, sizeof(outer.ipv6),
+					   0);
+	return bpf_skb_store_bytes(ctx, packet->network, &outer.ipv4, sizeof(outer.ipv4), 0);
 }
 
 #endif

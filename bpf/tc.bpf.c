@@ -56,7 +56,9 @@ static __always_inline int begin(struct __sk_buff *ctx, struct passage *passage)
 static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struct passage *passage)
 {
 	struct complaint complaint = { .ipv4 = ICMP_TIME, .ipv6 = ICMP6_TIME };
+	bool tunnel = flow_path(passage->flow.lock) == FLOW_TUNNEL;
 	const struct packet *packet = &passage->packet;
+	const struct address *source;
 	struct way way = {};
 
 	if (!passage->leaving && !skb_is_sound(ctx, packet))
@@ -69,6 +71,8 @@ static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struc
 		reason_count(REASON_NO_ROUTE);
 		return TC_ACT_SHOT;
 	}
+	if (tunnel)
+		way.mtu -= tunnel_bytes(packet->ipv6);
 	if (way.mtu && packet->transport && skb_length(ctx, packet) > way.mtu &&
 	    skb_is_whole(ctx, packet)) {
 		complaint.ipv4 = ICMP_UNREACHABLE | 4 << 8;
@@ -77,24 +81,31 @@ static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struc
 		reason_count(REASON_TOO_BIG);
 		return answer_error(ctx, passage, &complaint);
 	}
-	skb_rewrite(ctx, passage, !passage->leaving);
+	if (!tunnel) {
+		skb_rewrite(ctx, passage, !passage->leaving);
+		return skb_send(&way);
+	}
+	source = node_source(way.source);
+	if (!source || skb_encapsulate(ctx, passage, source))
+		return TC_ACT_SHOT;
 	return skb_send(&way);
 }
 
 /*
- * A reply to a process of this node seems to come from the Service: it goes on as if it had come in
- * by the device that leads there, where a strict reverse path filter (rp_filter) expects it.
+ * A packet for this node or its pods that seems to come from elsewhere than it does, such as a
+ * reply to a process of this node: it goes on as if it had come in by the device that leads to its
+ * source, where a strict reverse path filter (rp_filter) expects it.
  */
 static __always_inline int deliver(struct __sk_buff *ctx, struct flow *flow,
 				   struct passage *passage)
 {
 	const struct device *device;
 	struct way way = {};
-	struct tuple asked;
+	struct tuple back;
 
 	skb_rewrite(ctx, passage, false);
-	tuple_turn(&passage->wanted, &asked);
-	passage->wanted = asked;
+	tuple_turn(&passage->wanted, &back);
+	passage->wanted = back;
 	if (!skb_way(ctx, flow, passage, &way) || way.ifindex == ctx->ifindex)
 		return TC_ACT_UNSPEC;
 	device = device_lookup(way.ifindex);
@@ -102,6 +113,15 @@ static __always_inline int deliver(struct __sk_buff *ctx, struct flow *flow,
 		return TC_ACT_UNSPEC;
 	bpf_skb_store_bytes(ctx, 0, device->mac, sizeof(device->mac), 0);
 	return bpf_redirect(way.ifindex, BPF_F_INGRESS);
+}
+
+/* Whether another node has chosen another endpoint than the flow has. */
+static __always_inline bool tunnel_differs(const struct passage *passage)
+{
+	const struct tunnel *tunnel = &passage->tunnel;
+
+	return tunnel->is_open && (address_difference(&passage->flow.backend, &tunnel->endpoint) |
+				   (passage->flow.backend_port ^ tunnel->port));
 }
 
 /* What becomes of a packet of TCP, UDP or SCTP. Not static, so that the verifier follows it once.
@@ -115,7 +135,8 @@ __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
 	if (!passage || !node)
 		return TC_ACT_UNSPEC;
 	flow = flow_lookup(&passage->packet.tuple, &passage->flow);
-	if (flow && flow_is_over(&passage->flow, &passage->packet, now)) {
+	if (flow &&
+	    (flow_is_over(&passage->flow, &passage->packet, now) || tunnel_differs(passage))) {
 		flow_end(&passage->flow, passage->flow.lock);
 		flow = NULL;
 	}
@@ -132,6 +153,8 @@ __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
 	flow_wanted(&passage->flow, node, &passage->wanted);
 	switch (flow_path(passage->flow.lock)) {
 	case FLOW_STACK:
+		if (passage->tunnel.is_open)
+			return deliver(ctx, flow, passage);
 		skb_rewrite(ctx, passage, false);
 		return TC_ACT_UNSPEC;
 	case FLOW_NODE:
@@ -156,7 +179,8 @@ static __always_inline int translate_icmp(struct __sk_buff *ctx, struct passage 
 	kind = icmp_translate(ctx, passage);
 	if (kind == FLOW_FREE)
 		return TC_ACT_UNSPEC;
-	if (flow_path(passage->flow.lock) != FLOW_REDIRECT) {
+	if (flow_path(passage->flow.lock) != FLOW_REDIRECT &&
+	    flow_path(passage->flow.lock) != FLOW_TUNNEL) {
 		skb_rewrite(ctx, passage, false);
 		return TC_ACT_UNSPEC;
 	}
@@ -182,6 +206,8 @@ __noinline int translate_unusual(struct __sk_buff *ctx, struct passage *passage)
 	case UNUSUAL_PACKET:
 	case UNUSUAL_FRAGMENT:
 		return TC_ACT_OK;
+	case UNUSUAL_TUNNEL:
+		return tunnel_open(ctx, passage);
 	case UNUSUAL_ICMP:
 		return translate_icmp(ctx, passage);
 	case UNUSUAL_LOST:
@@ -195,32 +221,45 @@ __noinline int translate_unusual(struct __sk_buff *ctx, struct passage *passage)
 	return TC_ACT_UNSPEC;
 }
 
+/* Reads a plain packet. False: it is another one. */
+static __always_inline bool skb_parse(struct __sk_buff *ctx, struct packet *packet, __u32 network,
+				      bool ipv6)
+{
+	__u32 wanted = network + sizeof(struct ipv6hdr) + TCP_BYTES;
+
+	if (ctx->data + wanted > ctx->data_end)
+		bpf_skb_pull_data(ctx, ctx->len < wanted ? ctx->len : wanted);
+	return packet_parse(packet, network, ipv6, (void *)(long)ctx->data,
+			    (void *)(long)ctx->data_end);
+}
+
 /* Reads a packet, whose IP header is `network` bytes from its start, and passes on what is not
  * ours. */
 static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool leaving)
 {
 	bool ipv6 = ctx->protocol == bpf_htons(ETH_P_IPV6);
-	__u32 wanted = network + sizeof(struct ipv6hdr) + TCP_BYTES;
 	struct passage *passage = passage_get();
 	struct packet *packet;
 
 	/* What has a VLAN's tag is served on the VLAN's own device. */
 	if (!passage || ctx->vlan_present || (!ipv6 && ctx->protocol != bpf_htons(ETH_P_IP)))
 		return TC_ACT_UNSPEC;
-	if (ctx->data + wanted > ctx->data_end)
-		bpf_skb_pull_data(ctx, ctx->len < wanted ? ctx->len : wanted);
 	packet = &passage->packet;
 	packet->network = network;
 	passage->ifindex = ctx->ifindex;
 	passage->leaving = leaving;
-	if (!packet_parse(packet, ipv6, (void *)(long)ctx->data, (void *)(long)ctx->data_end)) {
+	passage->tunnel.is_open = false;
+	if (!skb_parse(ctx, packet, network, ipv6)) {
 		int action = translate_unusual(ctx, passage);
 
+		if (action == TC_ACT_OK && passage->tunnel.is_open &&
+		    !skb_parse(ctx, packet, network, ipv6))
+			action = translate_unusual(ctx, passage);
 		if (action != TC_ACT_OK)
-			return action;
+			return passage->tunnel.is_open ? TC_ACT_SHOT : action;
 	}
 	if (!(leaving ? leaving_is_ours(&packet->tuple) : packet_is_ours(packet)))
-		return TC_ACT_UNSPEC;
+		return passage->tunnel.is_open ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 	return translate(ctx, passage);
 }
 

@@ -36,6 +36,7 @@ enum unusual {
 	UNUSUAL_PACKET,	  /* struct packet says all */
 	UNUSUAL_FRAGMENT, /* not the first of its datagram; the ports are those of the first */
 	UNUSUAL_LOST,	  /* the same, but the first has not been seen */
+	UNUSUAL_TUNNEL,	  /* another packet is in it, from packet->transport on */
 	UNUSUAL_ICMP,	  /* packet->transport is where its header is */
 };
 
@@ -80,6 +81,7 @@ static __always_inline bool chain_read_ipv6(struct __sk_buff *ctx, struct packet
 	packet->length = bpf_ntohs(ip.payload_len) + sizeof(ip);
 	address_from_words(&packet->tuple.source, ip.saddr.in6_u.u6_addr32);
 	address_from_words(&packet->tuple.destination, ip.daddr.in6_u.u6_addr32);
+	chain->id = *(const __be16 *)&ip.flow_lbl[1];
 	chain->transport = packet->network + sizeof(ip);
 	chain->protocol = ip.nexthdr;
 #pragma nounroll
@@ -176,11 +178,55 @@ __noinline int unusual_read(struct __sk_buff *ctx, struct packet *packet, bool i
 	packet->tuple.protocol = protocol_from_ip(chain.protocol);
 	if (chain.protocol == (ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
 		return chain.is_fragment ? UNUSUAL_OTHER : UNUSUAL_ICMP;
+	if (chain.protocol == (ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP) && !chain.is_fragment) {
+		packet->tuple.destination_port = chain.id;
+		return UNUSUAL_TUNNEL;
+	}
 	if (packet->tuple.protocol == FLOW_NO_PROTOCOL)
 		return UNUSUAL_OTHER;
 	if (chain.is_fragment)
 		return fragment_read(ctx, packet, &chain);
 	return transport_read(ctx, packet) ? UNUSUAL_PACKET : UNUSUAL_OTHER;
+}
+
+/*
+ * Takes a packet out of a tunnel that another node has put it in, if it is for an endpoint and the
+ * packet in it for a Service. TC_ACT_OK: the packet at hand is that one now. Not static, so that
+ * the verifier follows it once.
+ */
+__noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
+{
+	struct packet *packet;
+	struct address inner;
+	__u32 filter;
+	__s32 bytes;
+
+	if (!passage)
+		return TC_ACT_UNSPEC;
+	packet = &passage->packet;
+	bytes = tunnel_bytes(packet->ipv6);
+	if (passage->leaving || network_bytes(packet) != (__u32)bytes ||
+	    !(filter_lookup(&packet->tuple.destination) & FILTER_ENDPOINT))
+		return TC_ACT_UNSPEC;
+	if (packet->ipv6) {
+		if (bpf_skb_load_bytes(ctx, packet->transport + 24, &inner, sizeof(inner)))
+			return TC_ACT_UNSPEC;
+	} else {
+		__be32 ipv4;
+
+		if (bpf_skb_load_bytes(ctx, packet->transport + 16, &ipv4, sizeof(ipv4)))
+			return TC_ACT_UNSPEC;
+		address_from_ipv4(&inner, ipv4);
+	}
+	filter = filter_lookup(&inner);
+	if (filter & FILTER_NODE || !(filter & FILTER_FRONTEND))
+		return TC_ACT_UNSPEC;
+	passage->tunnel.endpoint = packet->tuple.destination;
+	passage->tunnel.port = packet->tuple.destination_port;
+	passage->tunnel.is_open = true;
+	return bpf_skb_adjust_room(ctx, -bytes, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ?
+		       TC_ACT_SHOT :
+		       TC_ACT_OK;
 }
 
 /*

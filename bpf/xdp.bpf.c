@@ -141,31 +141,71 @@ static __always_inline struct hop *flow_hop(struct xdp_md *ctx, struct flow *flo
 	return hop_lookup(way.hop);
 }
 
+/* A packet becomes what its flow says. */
+static __always_inline void headers_rewrite(const struct headers *headers, void *check,
+					    const struct passage *passage)
+{
+	const struct tuple *wanted = &passage->wanted;
+	__u64 sum = sum_of_addresses(&passage->packet.tuple, wanted);
+
+	checksum_rewrite(headers, &passage->packet, check, sum, wanted);
+	*(__u32 *)headers->transport = tuple_ports(wanted);
+	network_rewrite(headers, sum, wanted);
+}
+
+/* The frame's start after the packet has been put into a tunnel to its flow's endpoint; else NULL.
+ */
+static __always_inline void *headers_encapsulate(struct xdp_md *ctx, const struct headers *headers,
+						 const struct passage *passage, __u32 source_index)
+{
+	const struct address *source = node_source(source_index);
+	__u32 bytes = tunnel_bytes(headers->is_ipv6);
+	struct outer outer = {};
+	void *data;
+
+	if (!source)
+		return NULL;
+	network_rewrite(headers, 0, &passage->packet.tuple);
+	outer_fill(&outer, &passage->packet, &passage->flow, source);
+	if (bpf_xdp_adjust_head(ctx, -(int)bytes))
+		return NULL;
+	data = (void *)(long)ctx->data;
+	if (data + sizeof(struct ethhdr) + sizeof(struct ipv6hdr) > (void *)(long)ctx->data_end)
+		return NULL;
+	if (headers->is_ipv6)
+		__builtin_memcpy(data + sizeof(struct ethhdr), &outer.ipv6, sizeof(outer.ipv6));
+	else
+		__builtin_memcpy(data + sizeof(struct ethhdr), &outer.ipv4, sizeof(outer.ipv4));
+	return data;
+}
+
 /* Sends a packet on as its flow says. What XDP cannot send is passed on untouched. */
-static __always_inline int send(struct xdp_md *ctx, struct headers *headers,
+static __always_inline int send(struct xdp_md *ctx, const struct headers *headers,
 				const struct passage *passage, const struct hop *hop)
 {
-	const struct packet *packet = &passage->packet;
-	const struct tuple *wanted = &passage->wanted;
-	void *check = headers_check(headers);
+	bool tunnel = flow_path(passage->flow.lock) == FLOW_TUNNEL;
+	__u32 length = passage->packet.length + (tunnel ? tunnel_bytes(headers->is_ipv6) : 0);
 	__u16 generation = READ_ONCE(hop->generation);
-	__u32 ifindex = hop->ifindex;
-	__u64 header[2], sum;
+	void *check = headers_check(headers), *frame = headers->ethernet;
+	__u32 ifindex = hop->ifindex, source = hop->source;
+	__u64 header[2];
 
-	if (generation & 1 || !hop->sends_frames || packet->length > hop->mtu || packet->ttl <= 1 ||
-	    !check || checksum_is_partial(headers, packet, check))
+	if (generation & 1 || !hop->sends_frames || length > hop->mtu || passage->packet.ttl <= 1 ||
+	    !check || checksum_is_partial(headers, &passage->packet, check))
 		return XDP_PASS;
 	header[0] = *(const __u64 *)hop->header;
 	header[1] = *(const __u64 *)(hop->header + 6);
 	barrier();
 	if (READ_ONCE(hop->generation) != generation)
 		return XDP_PASS;
-	sum = sum_of_addresses(&packet->tuple, wanted);
-	checksum_rewrite(headers, packet, check, sum, wanted);
-	*(__u32 *)headers->transport = tuple_ports(wanted);
-	network_rewrite(headers, sum, wanted);
-	*(__u64 *)headers->ethernet = header[0];
-	*(__u64 *)((void *)headers->ethernet + 6) = header[1];
+	if (tunnel)
+		frame = headers_encapsulate(ctx, headers, passage, source);
+	else
+		headers_rewrite(headers, check, passage);
+	if (!frame)
+		return XDP_DROP;
+	*(__u64 *)frame = header[0];
+	*(__u64 *)(frame + 6) = header[1];
 	return ifindex == ctx->ingress_ifindex ? XDP_TX : bpf_redirect(ifindex, 0);
 }
 
@@ -201,10 +241,10 @@ static __always_inline int handle(struct xdp_md *ctx, bool ipv6)
 	if (!passage || !node)
 		return XDP_PASS;
 	packet = &passage->packet;
+	passage->tunnel.is_open = false;
 	headers_find(ctx, ipv6, &headers);
-	packet->network = sizeof(struct ethhdr);
-	if (!packet_parse(packet, ipv6, headers.ethernet, headers.end) || !packet_is_ours(packet) ||
-	    !headers_are_sound(&headers, packet))
+	if (!packet_parse(packet, sizeof(struct ethhdr), ipv6, headers.ethernet, headers.end) ||
+	    !packet_is_ours(packet) || !headers_are_sound(&headers, packet))
 		return XDP_PASS;
 	headers.protocol = protocol_from_ip(ipv6 ? headers.ipv6->nexthdr : headers.ipv4->protocol);
 	now = flow_now();
@@ -219,7 +259,8 @@ static __always_inline int handle(struct xdp_md *ctx, bool ipv6)
 		if (action != XDP_TX)
 			return action;
 	}
-	if (flow_path(passage->flow.lock) != FLOW_REDIRECT)
+	if (flow_path(passage->flow.lock) != FLOW_REDIRECT &&
+	    flow_path(passage->flow.lock) != FLOW_TUNNEL)
 		return XDP_PASS;
 	if (flow)
 		flow_meet(flow, &passage->flow, packet, now);

@@ -104,6 +104,7 @@ function runCommand(): Command {
     .option("--max-services <count>", "service ports, likewise; each family counts", count)
     .option("--max-backends <count>", "endpoints of service ports, likewise", count)
     .option("--max-slots <count>", "slots of all selection tables together, likewise", count)
+    .option("--max-flows <count>", "connections from outside, likewise", count)
     .addOption(
       new Option("--log-level <level>", "what to log (default: info)").choices(LOG_LEVELS),
     );
@@ -141,10 +142,21 @@ function dumpDevicesCommand(): Command {
     });
 }
 
+function dumpFlowsCommand(): Command {
+  return new Command("flows")
+    .description("print the connections that pass through this node, as the packet path has them")
+    .configureHelp({ showGlobalOptions: true })
+    .action(async (_, command: Command) => {
+      const { dumpFlows } = await import("./command/dumpflows.ts");
+      await dumpFlows(command.optsWithGlobals());
+    });
+}
+
 function dumpCommand(): Command {
   return new Command("dump")
     .description("print what the kernel holds, read from the pinned maps, agent or no agent")
     .addCommand(dumpDevicesCommand())
+    .addCommand(dumpFlowsCommand())
     .argument("[name]", "only the Service of this name, or namespace/name")
     .option("-n, --namespace <namespace>", "only Services of this namespace")
     .addOption(outputOption())

@@ -63,7 +63,7 @@ int bench_xdp(struct xdp_md *ctx)
 SEC("xdp")
 int bench_bare(struct xdp_md *ctx)
 {
-	struct packet packet = { .network = sizeof(struct ethhdr) };
+	struct packet packet = {};
 	void *data, *end;
 	bool ipv6;
 	__u16 *mac;
@@ -76,7 +76,7 @@ int bench_bare(struct xdp_md *ctx)
 	if (data + sizeof(struct ethhdr) > end)
 		return XDP_PASS;
 	ipv6 = ((struct ethhdr *)data)->h_proto == bpf_htons(ETH_P_IPV6);
-	if (!packet_parse(&packet, ipv6, data, end))
+	if (!packet_parse(&packet, sizeof(struct ethhdr), ipv6, data, end))
 		return XDP_PASS;
 	for (int i = 0; i < 3; i++) {
 		__u16 other = mac[i];

@@ -9,11 +9,12 @@ import { type Config, readConfig } from "../config.ts";
 import { checkCgroup } from "../dataplane/attach.ts";
 import { Clients } from "../dataplane/clients.ts";
 import { Dataplane } from "../dataplane/dataplane.ts";
+import { flowSets } from "../dataplane/flows.ts";
 import type { Capacities } from "../dataplane/kernel.ts";
 import { Maps } from "../dataplane/maps.ts";
 import { Pins } from "../dataplane/pins.ts";
 import { countUnknownClients } from "../dataplane/reasons.ts";
-import { openKernel } from "../dataplane/takeover.ts";
+import { type Kernel, openKernel } from "../dataplane/takeover.ts";
 import { ExitCode, UserError } from "../exit.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { Cluster } from "../model/cluster.ts";
@@ -25,6 +26,7 @@ import { PacketPath } from "./packetpath.ts";
 import { deviceRodata, type RunOptions, socketRodata } from "./runoptions.ts";
 import { Serving } from "./serving.ts";
 import { StaleSockets } from "./stale.ts";
+import { StaleFlows } from "./staleflows.ts";
 import { Surroundings } from "./surroundings.ts";
 
 /** Runs until SIGTERM or SIGINT. Throws UserError for what the user can put right. */
@@ -67,7 +69,7 @@ export async function run(options: RunOptions): Promise<void> {
     rodata: { ...rodata, ...deviceRodata(options, config) },
     log,
   });
-  const stale = new StaleSockets({ maps: kernel.maps, cgroup, log });
+  const stale = makeStale(kernel, { dataplane, cgroup, log });
   const ended = newEnd();
   const agent = new Agent({
     cluster,
@@ -82,9 +84,11 @@ export async function run(options: RunOptions): Promise<void> {
       serving.start();
       packetPath.start();
       log.info(`serving ${dataplane.size} service ports of node "${nodeName}"`);
-      stale.start();
+      for (const each of stale) each.start();
     },
-    onUdpDeparture: () => stale.trigger(),
+    onUdpDeparture: () => {
+      for (const each of stale) each.trigger();
+    },
     onFatal: (error) => ended.reject(error),
   });
   const unwatch = file && watchConfigFile(file, { onChange: (error) => ended.reject(error) });
@@ -101,7 +105,7 @@ export async function run(options: RunOptions): Promise<void> {
     surroundings.stop();
     serving.stop();
     packetPath.stop();
-    stale.stop();
+    for (const each of stale) each.stop();
     await source.close();
     lock.release();
   }
@@ -120,6 +124,15 @@ function makeSource(
       "in a pod of the cluster",
     ExitCode.usage,
   );
+}
+
+/** What forgets endpoints that left. */
+function makeStale(
+  { maps, storage: { flows } }: Kernel,
+  { dataplane, cgroup, log }: { dataplane: Dataplane; cgroup: string; log: Logger },
+): (StaleSockets | StaleFlows)[] {
+  const serves = () => dataplane.servesFlows();
+  return [new StaleSockets({ maps, cgroup, log }), new StaleFlows({ flows, serves, log })];
 }
 
 /** A promise that a signal resolves and a fatal error rejects. */
@@ -148,6 +161,7 @@ function capacities(options: RunOptions): Capacities {
   }
   if (options.maxBackends !== undefined) wanted.svc_backends = options.maxBackends;
   if (options.maxSlots !== undefined) wanted.svc_slots = Math.ceil(options.maxSlots / 2);
+  if (options.maxFlows !== undefined) wanted.svc_flows = flowSets(options.maxFlows);
   return wanted;
 }
 

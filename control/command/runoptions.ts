@@ -27,6 +27,7 @@ export interface RunOptions {
   maxServices?: number;
   maxBackends?: number;
   maxSlots?: number;
+  maxFlows?: number;
   logLevel?: LogLevel;
 }
 

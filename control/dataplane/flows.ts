@@ -34,6 +34,15 @@ const PATHS = new Map([
 ] as const);
 export type FlowPath = typeof PATHS extends Map<number, infer Word> ? Word : never;
 
+/**
+ * How many elements svc_flows needs for so many connections, with two flows each. The programs take
+ * a power of two.
+ */
+export function flowSets(connections: number): number {
+  const sets = Math.ceil((2 * connections) / limit.FLOW_WAYS);
+  return Math.max(limit.FLOW_GROUP, 2 ** Math.ceil(Math.log2(sets)));
+}
+
 /** An address and port. */
 export interface Place {
   address: string;

@@ -9,6 +9,7 @@ import { BucketStore } from "./buckets.ts";
 import { ownLayouts } from "./described.ts";
 import { NodeMap } from "./devices/node.ts";
 import { NodePortStore } from "./devices/nodeports.ts";
+import { Flows } from "./flows.ts";
 import type { HashStore, Storage } from "./maps.ts";
 import { objectPath } from "./objects.ts";
 import { MAP_NAMES, OWN_LAYOUT, type Pins } from "./pins.ts";
@@ -205,6 +206,7 @@ export interface KernelStorage extends Storage {
   readonly devices: HashStore;
   readonly filter: Uint8Array;
   readonly hops: Uint8Array;
+  readonly flows: Flows;
 }
 
 /** Opens the maps as memory. The pages stay mapped as long as the process lives. */
@@ -219,6 +221,7 @@ export function kernelStorage(maps: OpenMaps, meta: Meta): KernelStorage {
   node.setHashKey();
   return {
     node,
+    flows: new Flows({ flows: maps.svc_flows.mmap(), node: maps.svc_node.mmap() }),
     filter,
     devices: hashStore(maps.svc_devices),
     hops: maps.svc_hops.mmap(),

@@ -43,6 +43,9 @@ export const MAP_NAMES = Object.keys(maps) as (keyof typeof maps)[];
 /** The maps that hold what sockets remember. */
 export const SOCKET_MAPS = ["svc_sockets", "svc_socket_more", "svc_socket_one"] as const;
 
+/** The maps that hold connections, and what their rows refer to. */
+export const FLOW_MAPS = ["svc_flows", "svc_node", "svc_hops", "svc_answering"] as const;
+
 /** This build's layouts, as folders of maps are named after them. */
 export const OWN_LAYOUT = layoutHash.toString(16).padStart(16, "0");
 

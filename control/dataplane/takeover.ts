@@ -28,7 +28,7 @@ import {
   RoomError,
   sameServices,
 } from "./migrate.ts";
-import { HOOKS, OWN_LAYOUT, type Pins, SOCKET_MAPS } from "./pins.ts";
+import { FLOW_MAPS, HOOKS, OWN_LAYOUT, type Pins, SOCKET_MAPS } from "./pins.ts";
 
 /** The kernel's side of a running agent. */
 export interface Kernel {
@@ -184,6 +184,13 @@ function createMaps(
         "This build stores with sockets in another form: programs of the other build stay " +
         "attached for the replies to sockets that are open now",
     });
+  if (former && !isShared(pins, "svc_flows", serving))
+    notes.push({
+      level: "warn",
+      message:
+        "This build stores connections from outside in another form: those that are open now get " +
+        "an endpoint anew",
+    });
   const capacities = { ...formerSizes(pins, serving), ...options.capacities };
   const kernel = create(pins, { ...options, capacities });
   kernel.notes.push(...notes);
@@ -275,6 +282,8 @@ function shareMaps(
   if (isShareable("svc_affinity", [own, theirs])) share("svc_affinity", formerPath("svc_affinity"));
   if (isShareable("svc_reasons", [own, theirs]) && sameEnum("reason", [own, theirs]))
     share("svc_reasons", formerPath("svc_reasons"));
+  if (FLOW_MAPS.every((name) => isShareable(name, [own, theirs])))
+    for (const name of FLOW_MAPS) share(name, formerPath(name));
   const readers = pins.readers
     .toReversed()
     .map((id) => (name: (typeof SOCKET_MAPS)[number]) => pins.readerPath(id, name));

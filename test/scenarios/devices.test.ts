@@ -326,7 +326,10 @@ stageTest(
       .split("\n")
       .filter((line) => line.includes("svc_xdp"));
     t.is(lines.length, 1, lines.join("\n"));
-    t.regex(lines[0]!, /Cannot attach "svc_xdp to br9": EOPNOTSUPP, .*\. TC serves it instead$/);
+    t.regex(
+      lines[0]!,
+      /Device "br9": Cannot attach "svc_xdp to br9": EOPNOTSUPP, .*\. TC serves it instead$/,
+    );
     t.regex(agent.output(), /There is no device "later9" yet/);
     await ip(node, "link add name later9 type veth peer name far");
     t.like(await served(node, "later9"), { role: "uplink", note: "veth" });

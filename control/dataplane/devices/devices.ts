@@ -101,8 +101,8 @@ export class Devices {
       const { name, ifindex } = device.link;
       const served = this.#hooks.serve(device, verify);
       devices.set(ifindex, { name, role: device.role, served });
-      if (served.problem) problems.push({ key: name, message: served.problem, ifindex });
     }
+    problems.push(...gatherProblems(devices));
     const sends = this.#findSenders(wanted, devices);
     for (const device of wanted) {
       const { ifindex } = device.link;
@@ -215,6 +215,22 @@ export class Devices {
   #set(ifindex: number, row: string): void {
     this.#table.set(keyOf(ifindex), row);
   }
+}
+
+/** What went wrong on devices; once for all where it is not a device's own fault. */
+function gatherProblems(devices: ReadonlyMap<number, ServedDevice>): Synced["problems"] {
+  const found = new Map<string, { name: string; ifindex: number; isShared: boolean }>();
+  for (const [ifindex, { name, served }] of devices) {
+    const { problem } = served;
+    if (problem === undefined) continue;
+    const first = found.get(problem);
+    if (first) first.isShared = true;
+    else found.set(problem, { name, ifindex, isShared: false });
+  }
+  return [...found].map(([problem, { name, ifindex, isShared }]) => {
+    const message = `Device "${name}"${isShared ? " and others" : ""}: ${problem}`;
+    return { key: name, ifindex, message };
+  });
 }
 
 /** Pods' devices by name; a bridge's ports are what the bridge is (§10.8). */
