@@ -4,10 +4,12 @@
 
   sctp.py serve ADDRESS PORT IDENTITY
   sctp.py ask ADDRESS PORT SOURCE-ADDRESS SOURCE-PORT PAUSE-SECONDS
+  sctp.py survey ADDRESS PORT SOURCE-ADDRESS FIRST-SOURCE-PORT COUNT
 
 The server answers each association's data with its identity and the same data. The client asks one
 association over and over until SIGTERM, repeating what gets lost, and ends with its report as one
-line of JSON, that of flows.ts. One stream, one chunk a packet, no more of RFC 9260 than connection
+line of JSON, that of flows.ts. A survey asks one question over each of many associations, one after
+the other until one breaks, and prints all their reports as a list. One stream, one chunk a packet, no more of RFC 9260 than connection
 tracking wants to see. Chunks and CRC32c are scapy's. sctp.ts starts these.
 """
 
@@ -215,25 +217,47 @@ class Client:
         self.ask(sctp.SCTPChunkShutdown(cumul_tsn_ack=number), sctp.SCTPChunkShutdownAck)
         self.send(sctp.SCTPChunkShutdownComplete())
 
-    def run(self, pause):
-        running = [True]
-        signal.signal(signal.SIGTERM, lambda *_: running.clear())
+    def run(self, goes_on):
+        """Asks as long as that is true of the number of questions answered, and reports."""
         number = 0
         try:
             self.associate()
-            while running:
+            while goes_on(number):
                 number += 1
                 self.exchange(number)
-                if number == 1:
-                    print("associated", flush=True)
-                time.sleep(pause)
             self.shut_down(number)
         except Broken as broken:
             self.report["broken"] = {"code": str(broken), "at": round(time.time() * 1000)}
         except OSError as error:
             code = errno.errorcode.get(error.errno, str(error))
             self.report["broken"] = {"code": code, "at": round(time.time() * 1000)}
-        print(json.dumps(self.report), flush=True)
+        return self.report
+
+
+def ask(client, pause):
+    """Asks until SIGTERM."""
+    running = [True]
+    signal.signal(signal.SIGTERM, lambda *_: running.clear())
+
+    def goes_on(number):
+        if number == 1:
+            print("associated", flush=True)
+        if number > 0:
+            time.sleep(pause)
+        return running
+
+    return client.run(goes_on)
+
+
+def survey(peer, source, count):
+    """Asks once over each of so many associations, from one port after the other."""
+    reports = []
+    address, first = source
+    for port in range(first, first + count):
+        reports.append(Client(peer, (address, port)).run(lambda number: number < 1))
+        if "broken" in reports[-1]:
+            break
+    return reports
 
 
 def main():
@@ -242,9 +266,14 @@ def main():
         server = Server(address, int(port), rest[0])
         print("ready", flush=True)
         server.serve()
-    elif task == "ask":
-        source, source_port, pause = rest
-        Client((address, int(port)), (source, int(source_port))).run(float(pause))
+        return
+    source, source_port, value = rest
+    peer, local = (address, int(port)), (source, int(source_port))
+    if task == "ask":
+        report = ask(Client(peer, local), float(value))
+    else:
+        report = survey(peer, local, int(value))
+    print(json.dumps(report), flush=True)
 
 
 main()

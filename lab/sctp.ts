@@ -13,7 +13,8 @@ export function serveSctp(
   host: Host,
   { identity, address, port }: Address & { identity: string },
 ): Promise<Running> {
-  return host.start([...COMMAND, "serve", address, String(port), identity], { ready: /ready/ });
+  const command = [...COMMAND, "serve", address, String(port), identity];
+  return host.start(command, { ready: /ready/, timeoutSeconds: 30 });
 }
 
 /** An association that asks over and over. */
@@ -32,10 +33,8 @@ export async function startSctp(
   host: Host,
   options: Address & { local: Partial<Address> & { port: number }; pauseMs?: number },
 ): Promise<SctpFlow> {
-  const { address, port, local, pauseMs = 20 } = options;
-  const { ipv4, ipv6 } = host.addresses;
-  const source = local.address ?? (address.includes(":") ? ipv6 : ipv4);
-  const values = [address, String(port), source, String(local.port), String(pauseMs / 1000)];
+  const { pauseMs = 20 } = options;
+  const values = [...waysOf(host, options), String(pauseMs / 1000)];
   const running = await host.start([...COMMAND, "ask", ...values], {
     ready: /associated/,
     timeoutSeconds: 15,
@@ -49,4 +48,32 @@ export async function startSctp(
       return JSON.parse(report) as FlowReport;
     },
   };
+}
+
+/**
+ * Asks one question over each of `count` associations, from source ports that follow each other, and
+ * gives who answered. Ends with the code of the first that breaks, "ETIMEDOUT" after 10 seconds.
+ */
+export async function surveySctp(
+  host: Host,
+  { count, ...options }: Address & { local: Partial<Address> & { port: number }; count: number },
+): Promise<({ identity: string } | { error: string })[]> {
+  const values = [...waysOf(host, options), String(count)];
+  const { stdout, stderr } = await host.run([...COMMAND, "survey", ...values], {
+    timeoutSeconds: 15 + count,
+  });
+  if (stdout === "") throw new Error(stderr);
+  return (JSON.parse(stdout) as FlowReport[]).map(({ identities: [identity = ""], broken }) =>
+    broken === undefined ? { identity } : { error: broken.code },
+  );
+}
+
+/** Where to and where from, as sctp.py reads it. */
+function waysOf(
+  host: Host,
+  { address, port, local }: Address & { local: Partial<Address> & { port: number } },
+): string[] {
+  const { ipv4, ipv6 } = host.addresses;
+  const source = local.address ?? (address.includes(":") ? ipv6 : ipv4);
+  return [address, String(port), source, String(local.port)];
 }

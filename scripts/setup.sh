@@ -12,6 +12,7 @@ wanted='
 /usr/bin/git git
 /usr/bin/setpriv util-linux
 /bin/ip iproute2
+/bin/ping iputils-ping
 /usr/bin/curl curl
 /usr/bin/dig bind9-dnsutils
 /usr/sbin/dnsmasq dnsmasq-base

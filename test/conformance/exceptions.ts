@@ -1,7 +1,15 @@
 // Where bpfsvc is meant to differ from what the vectors expect, each with its reason: the one list
 // of the suites that compare decisions. docs/semantics.md says the same by rule. Nothing is in it
 // because it is not done.
-import type { ClusterObject, FlowExpectation, FlowPacket } from "./vectors.ts";
+import { isInRange, isLoopback, parseRange } from "../../control/model/address.ts";
+import {
+  type ClusterObject,
+  type FlowConfig,
+  type FlowExpectation,
+  type FlowPacket,
+  localEndpoints,
+  parseAuthority,
+} from "./vectors.ts";
 
 const LABEL_OTHER_PROXY = "service.kubernetes.io/service-proxy-name";
 
@@ -50,6 +58,54 @@ export function whyNoConnection({ protocol }: FlowPacket): string | undefined {
 export const NO_MASQUERADE =
   "a translated socket needs no rewritten source: the endpoint's reply finds the socket, " +
   "which knows what it asked, on whatever way it comes (§10)";
+
+/** Why a packet is not played on the packet path, if it is not. */
+export function whyNoPacket(
+  { from, dst, expect }: FlowPacket,
+  nodeAddresses: ReadonlySet<string>,
+): string | undefined {
+  const isOwn = (address: string) => nodeAddresses.has(address) || isLoopback(address);
+  if (from !== "node") return undefined;
+  if (isOwn(dst))
+    return (
+      "what a process of the node sends to the node's own addresses passes no device that has " +
+      "programs: it is the sockets' hooks' alone (connections.test.ts)"
+    );
+  if (expect.endpoints?.some((endpoint) => isOwn(parseAuthority(endpoint).address)))
+    return (
+      "from the node to an endpoint on its own network a packet cannot be sent on, since it would " +
+      "come in from outside with an address of the node: it is the sockets' hooks' alone"
+    );
+  return undefined;
+}
+
+/** What a packet meets: the objects and settings of its step. */
+export interface FlowState {
+  objects: readonly ClusterObject[];
+  config: FlowConfig;
+  serviceCIDRs: readonly string[];
+}
+
+/**
+ * Whether this endpoint is to see an address of the node instead of a pod or a client outside: as
+ * the vectors say with `--masquerade always`; else only where the vectors do and the endpoint is
+ * the client itself, or its cluster IP was asked under masqueradeAll. And in any case where the
+ * endpoint's answer would not come back through the node: of another node to somebody outside.
+ */
+export function isRewrittenFor(
+  endpoint: string,
+  options: { packet: FlowPacket; state: FlowState; masquerade: "auto" | "always" },
+): boolean {
+  const { packet, state, masquerade } = options;
+  const { from, src, dst, expect } = packet;
+  const { address } = parseAuthority(endpoint);
+  if (from === "external" && !localEndpoints(state.objects).has(address)) return true;
+  const isForKubeProxy = expect.masqueraded === true || expect.masqueradedFor?.includes(endpoint);
+  if (masquerade === "always") return isForKubeProxy === true;
+  const isClusterIP = state.serviceCIDRs.some((range) => isInRange(dst, parseRange(range)!));
+  const isAsked = state.config.masqueradeAll && isClusterIP;
+  return isForKubeProxy === true && (address === src || isAsked);
+}
 
 /** Why a case of endpoint-selection is left out: its feature gate has a value of the past. */
 export function whyNoGate(featureGates: Readonly<Record<string, boolean>>): string | undefined {

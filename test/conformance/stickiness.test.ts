@@ -209,7 +209,7 @@ class Play {
       this.#held.push({ until: event.holdOpenUntil, connection });
       return connection.server;
     }
-    const reply = await world!.ask(client, event.protocol ?? "TCP", target);
+    const reply = await world!.ask(client, { protocol: event.protocol ?? "TCP", ...target });
     return "error" in reply ? reply.error : reply.server;
   }
 

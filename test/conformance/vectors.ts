@@ -3,6 +3,10 @@
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import test from "ava";
+import { canonicalAddress } from "../../control/model/address.ts";
+
+/** The node of all vectors. */
+const NODE = "node-a";
 
 /** A Kubernetes object as the API server holds it. */
 export interface ClusterObject {
@@ -160,4 +164,17 @@ export function objectsOf({ serviceCIDRs }: FlowCase, objects: ClusterObject[]):
       spec: { cidrs: serviceCIDRs },
     },
   ];
+}
+
+interface Slice {
+  endpoints?: { addresses?: string[]; nodeName?: string }[];
+}
+
+/** The addresses of endpoints on the vectors' node (§4.7), as the vectors write them. */
+export function localEndpoints(objects: readonly ClusterObject[]): Set<string> {
+  const slices = objects.filter(({ kind }) => kind === "EndpointSlice");
+  const endpoints = slices.flatMap((slice) => (slice as ClusterObject & Slice).endpoints ?? []);
+  const local = endpoints.filter(({ nodeName }) => nodeName === NODE);
+  const addresses = local.map(({ addresses: [first = ""] = [] }) => first);
+  return new Set(addresses.flatMap((address) => canonicalAddress(address) ?? []));
 }

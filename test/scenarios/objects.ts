@@ -36,15 +36,22 @@ export function makeService(options: {
   };
 }
 
+export interface SliceEndpoint {
+  address: string;
+  /** Ready, unless given. */
+  conditions?: Manifest;
+  nodeName?: string;
+}
+
 /** One slice for each family among the endpoints, with the given ports on each endpoint. */
 export function makeSlices(options: {
   service: string;
   ports: readonly ServicePort[];
-  endpoints: readonly (string | { address: string; conditions: Manifest })[];
+  endpoints: readonly (string | SliceEndpoint)[];
 }): Manifest[] {
   const { service, ports } = options;
   const endpoints = options.endpoints.map((endpoint) =>
-    typeof endpoint === "string" ? { address: endpoint, conditions: { ready: true } } : endpoint,
+    typeof endpoint === "string" ? { address: endpoint } : endpoint,
   );
   return (["IPv4", "IPv6"] as const).flatMap((addressType) => {
     const own = endpoints.filter(
@@ -62,7 +69,11 @@ export function makeSlices(options: {
         },
         addressType,
         ports: ports.map(({ name = "", protocol = "TCP", port }) => ({ name, protocol, port })),
-        endpoints: own.map(({ address, conditions }) => ({ addresses: [address], conditions })),
+        endpoints: own.map(({ address, conditions = { ready: true }, nodeName }) => ({
+          addresses: [address],
+          conditions,
+          ...(nodeName === undefined ? {} : { nodeName }),
+        })),
       },
     ];
   });

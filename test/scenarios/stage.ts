@@ -1,5 +1,5 @@
-// A lab with an agent on one node, servers in its pods and a folder of manifests: where scenarios
-// play. Knows how to start and look, not what is right.
+// A lab with an agent on one node (more, if wanted), servers in all pods and a folder of manifests:
+// where scenarios play. Knows how to start and look, not what is right.
 import { createHash } from "node:crypto";
 import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -11,6 +11,7 @@ import { HOOKS, MAP_NAMES, Pins } from "../../control/dataplane/pins.ts";
 import type { Answer } from "../../lab/helper.ts";
 import type { Helper, Host, Outcome, Running } from "../../lab/host.ts";
 import { Lab, type LabNode } from "../../lab/lab.ts";
+import type { LabOptions } from "../../lab/topology.ts";
 import { waitFor } from "../../lab/wait.ts";
 import { type Manifest, makeNode } from "./objects.ts";
 
@@ -22,6 +23,10 @@ export interface AgentOptions {
   arguments?: readonly string[];
   /** Flags that say where objects are; the folder of manifests unless given. */
   source?: readonly string[];
+  /** Whose; of node-a unless given. */
+  node?: LabNode;
+  /** Of another build; this one's unless given. */
+  command?: string;
 }
 
 export class Stage {
@@ -39,14 +44,23 @@ export class Stage {
     this.folder = folder;
   }
 
-  /** One node with the given pods, each with its servers; the Node object is in place. */
-  static async open(pods: readonly string[] = ["client", "pod-b", "pod-c"]): Promise<Stage> {
-    const lab = await Lab.create({ name: "test", topology: { "node-a": pods } });
+  /**
+   * One node with the given pods, or another lab with a node-a; each pod with its servers. The Node
+   * objects are in place.
+   */
+  static async open(
+    place: readonly string[] | LabOptions = ["client", "pod-b", "pod-c"],
+  ): Promise<Stage> {
+    const options: LabOptions = "at" in place ? { topology: { "node-a": place } } : place;
+    const lab = await Lab.create({ name: "test", ...options });
     const stage = new Stage(lab, await mkdtemp(path.join(tmpdir(), "bpfsvc-test-")));
     try {
       await Promise.all(Object.values(lab.pods).map((pod) => serve(pod)));
-      const { ipv4, ipv6 } = stage.node.addresses;
-      await stage.apply("node", [makeNode("node-a", [ipv4, ipv6])]);
+      const nodes = Object.values(lab.nodes);
+      await stage.apply(
+        "node",
+        nodes.map(({ name, addresses }) => makeNode(name, Object.values(addresses))),
+      );
       return stage;
     } catch (error) {
       await stage.close();
@@ -67,26 +81,29 @@ export class Stage {
 
   /** Starts the agent and waits until it serves. */
   async startAgent(options: AgentOptions = {}): Promise<Running> {
-    this.#agent = await this.node.start(this.agentCommand(options), {
+    const { node = this.node } = options;
+    const agent = await node.start(this.agentCommand(options), {
       ready: /serving/,
       timeoutSeconds: 60,
     });
-    return this.#agent;
+    if (node === this.node) this.#agent = agent;
+    return agent;
   }
 
   /** What startAgent() runs. */
-  agentCommand({ arguments: rest = [], source }: AgentOptions = {}): string[] {
-    const { cgroup, pins } = this.node;
-    const place = ["--node", "node-a", "--cgroup", cgroup, "--pins", pins];
+  agentCommand(options: AgentOptions = {}): string[] {
+    const { arguments: rest = [], source, node = this.node, command = COMMAND } = options;
+    const { name, cgroup, pins } = node;
+    const place = ["--node", name, "--cgroup", cgroup, "--pins", pins];
     const flags = [...(source ?? ["--manifests", this.folder]), ...place, ...rest];
-    return [process.execPath, COMMAND, "run", ...flags];
+    return [process.execPath, command, "run", ...flags];
   }
 
   get agentFlags(): string[] {
     return this.agentCommand().slice(3);
   }
 
-  /** The agent that startAgent() started last. */
+  /** The agent of node-a that startAgent() started last. */
   get agent(): Running {
     if (!this.#agent) throw new Error("No agent was started");
     return this.#agent;
