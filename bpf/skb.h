@@ -32,6 +32,11 @@ static __always_inline void skb_rewrite_sctp(struct __sk_buff *ctx, const struct
 
 	if (bpf_skb_load_bytes(ctx, offset, &check, sizeof(check)))
 		return;
+	if (!check) { /* left to the device, which takes it for zeros */
+		bpf_skb_store_bytes(ctx, packet->transport, &ports, sizeof(ports),
+				    BPF_F_RECOMPUTE_CSUM);
+		return;
+	}
 	check ^= crc_difference(tuple_ports(&packet->tuple) ^ ports, transport_bytes(packet));
 	bpf_skb_store_bytes(ctx, packet->transport, &ports, sizeof(ports), BPF_F_RECOMPUTE_CSUM);
 	bpf_skb_store_bytes(ctx, offset, &check, sizeof(check), BPF_F_RECOMPUTE_CSUM);
