@@ -16,6 +16,9 @@
 #define IPV4_CHECK_OFFSET 10
 #define IPV4_TTL_OFFSET	  8
 
+/* What the kernel says in place of the size of SCTP's segments. */
+#define GSO_BY_FRAGS 0xffff
+
 /* A byte of the packet, 0 if there is none. */
 static __always_inline __u8 skb_byte(struct __sk_buff *ctx, __u32 offset)
 {
@@ -137,13 +140,18 @@ __noinline int skb_is_sound(struct __sk_buff *ctx, const struct packet *packet)
 	return sum_fold(sum) == 0xffff;
 }
 
-/* Bytes of the packet, or of each segment that it will be sent in, from the IP header on. */
+/*
+ * Bytes of the packet, or of each segment that it will be sent in, from the IP header on. Segments
+ * of SCTP are as long as they are, and nothing tells: 0.
+ */
 static __always_inline __u32 skb_length(struct __sk_buff *ctx, const struct packet *packet)
 {
 	__u32 header = network_bytes(packet) + UDP_BYTES;
 
 	if (!ctx->gso_size)
 		return packet->length;
+	if (ctx->gso_size == GSO_BY_FRAGS)
+		return 0;
 	if (packet->tuple.protocol == FLOW_TCP)
 		header += (skb_byte(ctx, packet->transport + 12) >> 4) * 4 - UDP_BYTES;
 	return header + ctx->gso_size;
