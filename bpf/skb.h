@@ -54,9 +54,16 @@ static __always_inline void skb_rewrite_transport(struct __sk_buff *ctx,
 	__u32 offset = packet->transport + (is_udp ? UDP_CHECK_OFFSET : TCP_CHECK_OFFSET);
 	__u64 flags = is_udp ? BPF_F_MARK_MANGLED_0 : 0, ports_sum;
 	__u32 ports = tuple_ports(wanted);
+	__u16 check;
 
 	if (packet->tuple.protocol == FLOW_SCTP) {
 		skb_rewrite_sctp(ctx, packet, wanted);
+		return;
+	}
+	if (is_udp && !bpf_skb_load_bytes(ctx, offset, &check, sizeof(check)) && !check) {
+		/* No checksum makes up for the ports in what a device has summed. */
+		bpf_skb_store_bytes(ctx, packet->transport, &ports, sizeof(ports),
+				    BPF_F_RECOMPUTE_CSUM);
 		return;
 	}
 	bpf_l4_csum_replace(ctx, offset, 0, sum_fold32(addresses), flags | BPF_F_PSEUDO_HDR);
