@@ -124,6 +124,16 @@ static __always_inline bool tunnel_differs(const struct passage *passage)
 				   (passage->flow.backend_port ^ tunnel->port));
 }
 
+/* Whether a packet's checksum cannot follow: a CRC does so by how much comes after the ports. */
+static __always_inline bool is_unsummable(const struct passage *passage)
+{
+	const struct packet *packet = &passage->packet;
+
+	return packet->fragment && packet->tuple.protocol == FLOW_SCTP &&
+	       flow_path(passage->flow.lock) != FLOW_TUNNEL &&
+	       tuple_ports(&packet->tuple) != tuple_ports(&passage->wanted);
+}
+
 /* What becomes of a packet of TCP, UDP or SCTP. Not static, so that the verifier follows it once.
  */
 __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
@@ -151,6 +161,10 @@ __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
 	if (flow)
 		flow_meet(flow, &passage->flow, &passage->packet, now);
 	flow_wanted(&passage->flow, node, &passage->wanted);
+	if (is_unsummable(passage)) {
+		reason_count(REASON_FRAGMENT_LOST);
+		return TC_ACT_SHOT;
+	}
 	switch (flow_path(passage->flow.lock)) {
 	case FLOW_STACK:
 		if (passage->tunnel.is_open)

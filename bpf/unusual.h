@@ -179,6 +179,7 @@ __noinline int unusual_read(struct __sk_buff *ctx, struct packet *packet, bool i
 	packet->ipv6 = ipv6;
 	if (!(ipv6 ? chain_read_ipv6(ctx, packet, &chain) : chain_read_ipv4(ctx, packet, &chain)))
 		return UNUSUAL_OTHER;
+	packet->fragment = chain.is_fragment;
 	packet->transport = chain.transport;
 	packet->tuple.protocol = protocol_from_ip(chain.protocol);
 	if (ipv6 && chain.offset && protocol_is_extension(chain.protocol))
