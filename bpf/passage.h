@@ -117,6 +117,11 @@ static __always_inline bool passage_is_pod(const struct passage *passage, const 
 	return !range_difference(&node->pods[ipv4 ? 0 : 1], source);
 }
 
+static __always_inline bool address_is_own(const struct address *address)
+{
+	return filter_lookup(address) & FILTER_NODE && source_find(address);
+}
+
 /* A pod or a process of this node (semantics §6.3). */
 static __always_inline bool request_inside(const struct request *request)
 {
@@ -125,10 +130,15 @@ static __always_inline bool request_inside(const struct request *request)
 
 	if (!node)
 		return false;
-	if (passage_is_pod(passage, node))
-		return true;
-	return filter_lookup(&passage->packet.tuple.source) & FILTER_NODE &&
-	       source_find(&passage->packet.tuple.source);
+	return passage_is_pod(passage, node) || address_is_own(&passage->packet.tuple.source);
+}
+
+/* Whether a packet came in from where it cannot come from: the stack drops it for that. */
+static __always_inline bool passage_is_forged(const struct passage *passage)
+{
+	const struct address *source = &passage->packet.tuple.source;
+
+	return !passage->leaving && (address_is_martian(source) || address_is_own(source));
 }
 
 /* Whether kube-proxy would rewrite the source, hairpins apart. */
@@ -138,7 +148,7 @@ static __always_inline bool masquerades(const struct passage *passage)
 	__u32 id = passage->choice.service;
 	const struct service *service;
 
-	if (!node || filter_lookup(&passage->choice.address) & FILTER_NODE)
+	if (!node || address_is_own(&passage->choice.address))
 		return false; /* an endpoint on the node's own network (§10.6) */
 	if (passage->choice.table == TABLE_INTERNAL) {
 		bool ipv4 = address_is_ipv4(&passage->packet.tuple.source);
@@ -352,7 +362,7 @@ __noinline int passage_plan(struct PROGRAM_CONTEXT *ctx, struct passage *passage
 	flow = &passage->flow;
 	id = choice->reference;
 	backend = bpf_map_lookup_elem(&svc_backends, &id);
-	if (!backend)
+	if (!backend || address_is_martian(&choice->address))
 		return VERDICT_RETRY;
 	rewrites = !address_difference(&tuple->source, &choice->address) || masquerades(passage);
 	path = passage->leaving ? FLOW_NODE : rewrites ? FLOW_REDIRECT : FLOW_STACK;
@@ -467,8 +477,11 @@ static __always_inline int passage_plan_tunnel(struct passage *passage)
 static __always_inline int passage_begin(struct PROGRAM_CONTEXT *ctx, struct passage *passage)
 {
 	bool is_tunnelled = passage->tunnel.is_open;
-	int verdict = is_tunnelled ? passage_plan_tunnel(passage) : passage_balance(passage);
+	int verdict;
 
+	if (passage_is_forged(passage))
+		return VERDICT_NONE;
+	verdict = is_tunnelled ? passage_plan_tunnel(passage) : passage_balance(passage);
 	if (verdict != VERDICT_FORWARD)
 		return verdict;
 	if (passage->packet.tcp_flags & TCP_RST) {
