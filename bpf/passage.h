@@ -47,7 +47,6 @@ struct tunnel {
 struct passage {
 	struct packet packet;
 	__u32 ifindex;	     /* the device that it came in by, or is about to leave by */
-	__u16 mac[3];	     /* where the frame that it came in by is addressed to */
 	bool leaving;	     /* at egress */
 	bool is_inside;	     /* answers to its source pass through this node */
 	bool is_pod;	     /* by its device */
@@ -419,18 +418,14 @@ static __always_inline bool passage_may_translate(const struct passage *passage)
 	return passage->leaving ? path == FLOW_STACK : path == FLOW_REDIRECT || path == FLOW_NODE;
 }
 
-/* Which of this device's traffic concerns this node, and how. False: it is another host's. */
-static __always_inline bool passage_admit(struct passage *passage)
+/* The packet's device, NULL if it is not known, and what it says of whoever sent the packet. */
+static __always_inline const struct device *passage_locate(struct passage *passage)
 {
 	const struct device *device = device_lookup(passage->ifindex);
-	const __u16 *own, *mac = passage->mac;
 
 	passage->is_inside = !device || device->is_inside;
 	passage->is_pod = device && device->is_pod;
-	if (!device || passage->leaving || !device->is_uplink)
-		return true;
-	own = (const __u16 *)device->mac;
-	return !((own[0] ^ mac[0]) | (own[1] ^ mac[1]) | (own[2] ^ mac[2]));
+	return device;
 }
 
 /* What balance() says of a packet. Not static, so that the verifier follows it once. */

@@ -5,8 +5,8 @@
  * every packet, plain or not.
  */
 #define PROGRAM_CONTEXT __sk_buff
+#include <linux/if_packet.h>
 #include "maps.h"
-
 #include "packet.h"
 #include "balance.h"
 #include "flow.h"
@@ -32,10 +32,7 @@ static __always_inline bool leaving_is_ours(const struct tuple *tuple)
 /* A packet without a flow. TC_ACT_OK: it has one now. */
 static __always_inline int begin(struct __sk_buff *ctx, struct passage *passage)
 {
-	if (passage->packet.network)
-		bpf_skb_load_bytes(ctx, 0, passage->mac, sizeof(passage->mac));
-	if (!passage_admit(passage))
-		return TC_ACT_UNSPEC;
+	passage_locate(passage);
 	switch (passage_begin(ctx, passage)) {
 	case VERDICT_FORWARD:
 		return TC_ACT_OK;
@@ -247,6 +244,17 @@ static __always_inline bool skb_parse(struct __sk_buff *ctx, struct packet *pack
 			    (void *)(long)ctx->data_end);
 }
 
+/* Whether an uplink has heard a packet that is addressed to another host. */
+static __always_inline bool is_overheard(struct __sk_buff *ctx, bool leaving)
+{
+	const struct device *device;
+
+	if (leaving || ctx->pkt_type != PACKET_OTHERHOST)
+		return false;
+	device = device_lookup(ctx->ifindex);
+	return device && device->is_uplink;
+}
+
 /* Reads a packet, whose IP header is `network` bytes from its start, and passes on what is not
  * ours. */
 static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool leaving)
@@ -264,8 +272,10 @@ static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool lea
 	passage->leaving = leaving;
 	passage->tunnel.is_open = false;
 	if (!skb_parse(ctx, packet, network, ipv6)) {
-		int action = translate_unusual(ctx, passage);
+		int action = TC_ACT_UNSPEC;
 
+		if (!is_overheard(ctx, leaving))
+			action = translate_unusual(ctx, passage);
 		if (action == TC_ACT_OK && passage->tunnel.is_open &&
 		    !skb_parse(ctx, packet, network, ipv6))
 			action = translate_unusual(ctx, passage);
@@ -274,7 +284,7 @@ static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool lea
 	}
 	if (!(leaving ? leaving_is_ours(&packet->tuple) : packet_is_ours(packet)))
 		return passage->tunnel.is_open ? TC_ACT_SHOT : TC_ACT_UNSPEC;
-	return translate(ctx, passage);
+	return is_overheard(ctx, leaving) ? TC_ACT_UNSPEC : translate(ctx, passage);
 }
 
 SEC("tc")
