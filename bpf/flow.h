@@ -355,26 +355,31 @@ static __always_inline __u32 flow_candidate(__u64 hash, __u32 i)
 }
 
 /*
- * The number in svc_flows of the place where least is lost by a new flow. Not static, so that the
- * verifier follows it once.
+ * The number in svc_flows of the place where least is lost by a new flow. Never the new one's other
+ * half, which has the same ports; that others with these ports do not give way either is no harm.
+ * Not static, so that the verifier follows it once.
  */
-__noinline __u32 flow_search(__u64 hash, __u32 now)
+__noinline __u32 flow_search(const struct flow *flow, __u64 hash)
 {
 	__u64 best = ~0ULL;
 
+	if (!flow)
+		return 0;
 #pragma nounroll
 	for (__u32 i = 0; i < 2 * FLOW_WAYS; i = loop_next(i)) {
 		__u32 number = flow_candidate(hash, i);
-		const struct flow *flow = flow_at(number + 1);
+		const struct flow *place = flow_at(number + 1);
 		__u64 worth;
 		__u32 lock;
 
-		if (!flow)
+		if (!place)
 			break;
-		lock = READ_ONCE(flow->lock);
+		lock = READ_ONCE(place->lock);
 		if (!(lock & FLOW_CHECKED))
 			return number;
-		worth = flow_worth(lock, flow_idle(flow, now));
+		if (*(const __u64 *)&place->client_port == *(const __u64 *)&flow->client_port)
+			continue;
+		worth = flow_worth(lock, flow_idle(place, flow->last_used));
 		worth = worth << 32 | number;
 		best = worth < best ? worth : best;
 	}
@@ -439,7 +444,7 @@ __noinline __u64 flow_place(const struct flow *flow, __u64 hash)
 		return 0;
 #pragma nounroll
 	for (__u32 attempt = 0; attempt < FLOW_ATTEMPTS; attempt = loop_next(attempt)) {
-		__u32 number = flow_search(hash, flow->last_used), lock, next;
+		__u32 number = flow_search(flow, hash), lock, next;
 		struct flow *place = flow_at(number + 1);
 
 		if (!place)
