@@ -378,9 +378,10 @@ export class Bed {
     this.maps.svc_flows.withMemory((memory) => {
       const view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
       for (let at = 0; at < memory.byteLength; at += flowLayout.bytes) {
-        const { lock, lastUsed, clientPort } = flowLayout.read(view, at);
+        const lock = view.getUint32(at + flowLayout.offset.lock, true);
         const kind = (lock >> limit.FLOW_KIND_SHIFT) & 3;
         if (kind === flowKind.FLOW_FREE) continue;
+        const { lastUsed, clientPort } = flowLayout.read(view, at);
         const { clientPort: from } = flowLayout.offset;
         const content = Buffer.from(memory.subarray(at + from, at + flowLayout.bytes));
         use(view, at, {
