@@ -116,40 +116,43 @@ function describe({ place, kind, content }: FlowRecord): string {
   return `${String(place).padStart(2, "0")} ${kind} ${content}`;
 }
 
-labTest("of the places that a flow may have, the one with the least to lose gives way", async (t) => {
-  bed.forget();
-  const random = makeRandom(7);
-  let counted = 0;
-  for (let step = 0; step < 600; step++) {
-    const port = FIRST_CLIENT_PORT + step;
-    const before = bed.flows();
-    t.true(send("request", port, step % 3 ? ACK : 0x02));
-    const after = bed.flows();
-    const model = new Model(before);
-    const halves = after.filter(({ clientPort }) => clientPort === port);
-    // The half that replies meet comes first.
-    halves.sort((one, other) => (one.kind < other.kind ? 1 : -1));
-    t.deepEqual(
-      halves.map(({ kind }) => kind),
-      ["reverse", "forward"],
-      `step ${step}`,
-    );
-    const faults = halves.flatMap((half) => model.insert(half));
-    t.deepEqual(faults, [], `step ${step}`);
-    t.deepEqual(model.summary(), after.map(describe).sort(), `step ${step}`);
-    counted += model.evicted;
-    // Then it lives for a while, or not.
-    if (random() < 0.6) send("reply", port, ACK);
-    if (random() < 0.2) send("request", port, FIN_ACK);
-    if (random() < 0.2) send("reply", port, FIN_ACK);
-    if (random() < 0.1) send("reply", port, RST);
-    const seconds = [0, 5, 40, 70, 400, 17 * 3600][Math.floor(random() * 6)]!;
-    bed.age(seconds, ({ clientPort }) => clientPort === port);
-  }
-  const { flow_evicted: evicted = 0 } = bed.reasons();
-  t.is(evicted, counted);
-  t.true(evicted > 50);
-});
+labTest(
+  "of the places that a flow may have, the one with the least to lose gives way",
+  async (t) => {
+    bed.forget();
+    const random = makeRandom(7);
+    let counted = 0;
+    for (let step = 0; step < 600; step++) {
+      const port = FIRST_CLIENT_PORT + step;
+      const before = bed.flows();
+      t.true(send("request", port, step % 3 ? ACK : 0x02));
+      const after = bed.flows();
+      const model = new Model(before);
+      const halves = after.filter(({ clientPort }) => clientPort === port);
+      // The half that replies meet comes first.
+      halves.sort((one, other) => (one.kind < other.kind ? 1 : -1));
+      t.deepEqual(
+        halves.map(({ kind }) => kind),
+        ["reverse", "forward"],
+        `step ${step}`,
+      );
+      const faults = halves.flatMap((half) => model.insert(half));
+      t.deepEqual(faults, [], `step ${step}`);
+      t.deepEqual(model.summary(), after.map(describe).sort(), `step ${step}`);
+      counted += model.evicted;
+      // Then it lives for a while, or not.
+      if (random() < 0.6) send("reply", port, ACK);
+      if (random() < 0.2) send("request", port, FIN_ACK);
+      if (random() < 0.2) send("reply", port, FIN_ACK);
+      if (random() < 0.1) send("reply", port, RST);
+      const seconds = [0, 5, 40, 70, 400, 17 * 3600][Math.floor(random() * 6)]!;
+      bed.age(seconds, ({ clientPort }) => clientPort === port);
+    }
+    const { flow_evicted: evicted = 0 } = bed.reasons();
+    t.is(evicted, counted);
+    t.true(evicted > 50);
+  },
+);
 
 labTest("a flood of connections that nobody answers leaves established ones alone", async (t) => {
   bed.forget();
