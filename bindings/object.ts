@@ -25,6 +25,7 @@ const LOG_LINES_SHOWN = 5;
 const TEST_RUN_BYTES = 80;
 /** How much longer a program may make a frame in a test run. */
 const TEST_HEADROOM = 512;
+const BPF_F_TEST_SKB_CHECKSUM_COMPLETE = 1 << 2;
 const TAG_BYTES = 8;
 
 /** What the kernel says about a program; the tag is a hash of its instructions. */
@@ -42,6 +43,16 @@ export interface TestRun {
   context?: Uint8Array;
   data?: Uint8Array;
   repeat?: number;
+}
+
+/** A frame for a SEC("xdp") or SEC("tc") program. */
+export interface TestPacket extends TestRun {
+  data: Uint8Array;
+  /**
+   * For SEC("tc"), Linux 6.16 or later: the frame is as from a device that has summed all of it,
+   * and that sum must follow what the program changes, else the run fails with EBADMSG.
+   */
+  isSummed?: boolean;
 }
 
 /** What became of a frame that a SEC("xdp") or SEC("tc") program was given. */
@@ -371,7 +382,7 @@ export class Program {
    * Runs the program on a frame and returns what it made of it; every further run gets what the one
    * before left. `context` is struct xdp_md or struct __sk_buff. Throws BpfError.
    */
-  testPacket({ data, context, repeat }: TestRun & { data: Uint8Array }): PacketRun {
+  testPacket({ data, context, repeat, isSummed }: TestPacket): PacketRun {
     const out = new Uint8Array(data.length + TEST_HEADROOM);
     const options = new DataView(new ArrayBuffer(TEST_RUN_BYTES));
     options.setBigUint64(0, BigInt(TEST_RUN_BYTES), true);
@@ -384,6 +395,7 @@ export class Program {
       options.setUint32(48, context.length, true);
     }
     options.setUint32(60, repeat ?? 1, true);
+    if (isSummed) options.setUint32(68, BPF_F_TEST_SKB_CHECKSUM_COMPLETE, true);
     const code = loadLibbpf().programTestRun(this.fd, new Uint8Array(options.buffer));
     if (code !== 0) throw new BpfError({ operation: "run", subject: this.name, code });
     return {

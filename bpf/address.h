@@ -57,6 +57,17 @@ static __always_inline bool address_is_ipv4(const struct address *address)
 	return !(address->word[0] | address->word[1] | (address->word[2] ^ bpf_htonl(0xffff)));
 }
 
+/* True for what is no single host's, or a host's own alone (RFC 1812 §5.3.7, RFC 4291 §2.4). */
+static __always_inline bool address_is_martian(const struct address *address)
+{
+	__u32 last = bpf_ntohl(address->word[3]);
+
+	if (address_is_ipv4(address))
+		return !(last >> 24) || last >> 24 == 127 || last >> 28 == 14 || last == ~0U;
+	return bpf_ntohl(address->word[0]) >> 24 == 0xff ||
+	       !(address->word[0] | address->word[1] | address->word[2] | last >> 1);
+}
+
 /*
  * 0 if two addresses are equal. One value to branch on instead of four: in loops the verifier
  * follows every branch, and the processor guesses each.

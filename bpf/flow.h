@@ -313,24 +313,52 @@ static __always_inline void flow_free(struct flow *flow, __u32 lock)
 	__sync_val_compare_and_swap(&flow->lock, lock, next);
 }
 
+/* The number in svc_flows of the i-th of the places that a flow may have. */
+static __always_inline __u32 flow_candidate(__u64 hash, __u32 i)
+{
+	__u32 index = i < FLOW_WAYS ? flow_first(hash) : flow_second(hash);
+
+	return index * FLOW_WAYS + i % FLOW_WAYS;
+}
+
+/* 0 if two flows are of one connection. */
+static __always_inline __u64 flow_content_difference(const struct flow *one,
+						     const struct flow *other)
+{
+	return (*(const __u64 *)&one->client_port ^ *(const __u64 *)&other->client_port) |
+	       address_difference(&one->client, &other->client) |
+	       address_difference(&one->frontend, &other->frontend) |
+	       address_difference(&one->backend, &other->backend);
+}
+
 /*
  * Removes one half of a connection, if it is there; the lock says all but the kind of a flow that
- * may be busy. Not static, so that the verifier follows it once.
+ * may be busy. Another one that packets of its tuple meet, as there may be for the moment that two
+ * CPUs insert it, stays. Not static, so that the verifier follows it once.
  */
 __noinline int flow_remove(const struct flow *flow, __u32 lock, __u32 kind)
 {
 	const struct node *node = node_get();
 	struct tuple tuple;
-	struct flow *place;
-	__u64 found;
+	__u32 wanted;
+	__u64 hash;
 
 	if (!flow || !node)
 		return 0;
 	flow_tuple(flow, lock, kind, node, &tuple);
-	found = flow_find(&tuple);
-	place = flow_at(found);
-	if (place)
-		flow_free(place, found >> 32);
+	hash = flow_hash(&tuple, node->hash_key);
+	wanted = kind << FLOW_KIND_SHIFT | tuple.protocol << FLOW_PROTOCOL_SHIFT;
+#pragma nounroll
+	for (__u32 i = 0; i < 2 * FLOW_WAYS; i = loop_next(i)) {
+		struct flow *place = flow_at(flow_candidate(hash, i) + 1);
+		__u32 found;
+
+		if (!place)
+			break;
+		found = READ_ONCE(place->lock);
+		if ((found & FLOW_CHECKED) == wanted && !flow_content_difference(place, flow))
+			flow_free(place, found);
+	}
 	return 0;
 }
 
@@ -346,35 +374,32 @@ static __always_inline void flow_end(const struct flow *flow, __u32 lock)
 	flow_remove(flow, lock, FLOW_REVERSE);
 }
 
-/* The number in svc_flows of the i-th of the places that a flow may have. */
-static __always_inline __u32 flow_candidate(__u64 hash, __u32 i)
-{
-	__u32 index = i < FLOW_WAYS ? flow_first(hash) : flow_second(hash);
-
-	return index * FLOW_WAYS + i % FLOW_WAYS;
-}
-
 /*
- * The number in svc_flows of the place where least is lost by a new flow. Not static, so that the
- * verifier follows it once.
+ * The number in svc_flows of the place where least is lost by a new flow. Never the new one's other
+ * half, which has the same ports; that others with these ports do not give way either is no harm.
+ * Not static, so that the verifier follows it once.
  */
-__noinline __u32 flow_search(__u64 hash, __u32 now)
+__noinline __u32 flow_search(const struct flow *flow, __u64 hash)
 {
 	__u64 best = ~0ULL;
 
+	if (!flow)
+		return 0;
 #pragma nounroll
 	for (__u32 i = 0; i < 2 * FLOW_WAYS; i = loop_next(i)) {
 		__u32 number = flow_candidate(hash, i);
-		const struct flow *flow = flow_at(number + 1);
+		const struct flow *place = flow_at(number + 1);
 		__u64 worth;
 		__u32 lock;
 
-		if (!flow)
+		if (!place)
 			break;
-		lock = READ_ONCE(flow->lock);
+		lock = READ_ONCE(place->lock);
 		if (!(lock & FLOW_CHECKED))
 			return number;
-		worth = flow_worth(lock, flow_idle(flow, now));
+		if (*(const __u64 *)&place->client_port == *(const __u64 *)&flow->client_port)
+			continue;
+		worth = flow_worth(lock, flow_idle(place, flow->last_used));
 		worth = worth << 32 | number;
 		best = worth < best ? worth : best;
 	}
@@ -439,7 +464,7 @@ __noinline __u64 flow_place(const struct flow *flow, __u64 hash)
 		return 0;
 #pragma nounroll
 	for (__u32 attempt = 0; attempt < FLOW_ATTEMPTS; attempt = loop_next(attempt)) {
-		__u32 number = flow_search(hash, flow->last_used), lock, next;
+		__u32 number = flow_search(flow, hash), lock, next;
 		struct flow *place = flow_at(number + 1);
 
 		if (!place)

@@ -39,6 +39,7 @@ struct packet {
 	__u8 ttl;
 	__u8 tcp_flags; /* of SCTP: those that a chunk of the same meaning would have */
 	bool ipv6;
+	bool fragment; /* one of several, so that not all that its checksum covers is here */
 };
 
 static __always_inline __u32 tuple_ports(const struct tuple *tuple)
@@ -166,6 +167,7 @@ static __always_inline bool packet_parse_ipv4(struct packet *packet, __u32 netwo
 	    packet->tuple.protocol == FLOW_NO_PROTOCOL)
 		return false;
 	packet->ipv6 = false;
+	packet->fragment = false;
 	packet->ttl = ip->ttl;
 	packet->length = bpf_ntohs(ip->tot_len);
 	packet->network = network;
@@ -187,6 +189,7 @@ static __always_inline bool packet_parse_ipv6(struct packet *packet, __u32 netwo
 	if (*(const __u8 *)ip >> 4 != 6 || packet->tuple.protocol == FLOW_NO_PROTOCOL)
 		return false;
 	packet->ipv6 = true;
+	packet->fragment = false;
 	packet->ttl = ip->hop_limit;
 	packet->length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
 	packet->network = network;

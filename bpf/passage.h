@@ -47,7 +47,6 @@ struct tunnel {
 struct passage {
 	struct packet packet;
 	__u32 ifindex;	     /* the device that it came in by, or is about to leave by */
-	__u16 mac[3];	     /* where the frame that it came in by is addressed to */
 	bool leaving;	     /* at egress */
 	bool is_inside;	     /* answers to its source pass through this node */
 	bool is_pod;	     /* by its device */
@@ -117,6 +116,11 @@ static __always_inline bool passage_is_pod(const struct passage *passage, const 
 	return !range_difference(&node->pods[ipv4 ? 0 : 1], source);
 }
 
+static __always_inline bool address_is_own(const struct address *address)
+{
+	return filter_lookup(address) & FILTER_NODE && source_find(address);
+}
+
 /* A pod or a process of this node (semantics §6.3). */
 static __always_inline bool request_inside(const struct request *request)
 {
@@ -126,6 +130,14 @@ static __always_inline bool request_inside(const struct request *request)
 	if (!node)
 		return false;
 	return passage_is_pod(passage, node) || address_is_own(&passage->packet.tuple.source);
+}
+
+/* Whether a packet came in from where it cannot come from: the stack drops it for that. */
+static __always_inline bool passage_is_forged(const struct passage *passage)
+{
+	const struct address *source = &passage->packet.tuple.source;
+
+	return !passage->leaving && (address_is_martian(source) || address_is_own(source));
 }
 
 /* Whether kube-proxy would rewrite the source, hairpins apart. */
@@ -349,7 +361,7 @@ __noinline int passage_plan(struct PROGRAM_CONTEXT *ctx, struct passage *passage
 	flow = &passage->flow;
 	id = choice->reference;
 	backend = bpf_map_lookup_elem(&svc_backends, &id);
-	if (!backend)
+	if (!backend || address_is_martian(&choice->address))
 		return VERDICT_RETRY;
 	rewrites = !address_difference(&tuple->source, &choice->address) || masquerades(passage);
 	path = passage->leaving ? FLOW_NODE : rewrites ? FLOW_REDIRECT : FLOW_STACK;
@@ -415,18 +427,14 @@ static __always_inline bool passage_may_translate(const struct passage *passage)
 	return passage->leaving ? path == FLOW_STACK : path == FLOW_REDIRECT || path == FLOW_NODE;
 }
 
-/* Which of this device's traffic concerns this node, and how. False: it is another host's. */
-static __always_inline bool passage_admit(struct passage *passage)
+/* The packet's device, NULL if it is not known, and what it says of whoever sent the packet. */
+static __always_inline const struct device *passage_locate(struct passage *passage)
 {
 	const struct device *device = device_lookup(passage->ifindex);
-	const __u16 *own, *mac = passage->mac;
 
 	passage->is_inside = !device || device->is_inside;
 	passage->is_pod = device && device->is_pod;
-	if (!device || passage->leaving || !device->is_uplink)
-		return true;
-	own = (const __u16 *)device->mac;
-	return !((own[0] ^ mac[0]) | (own[1] ^ mac[1]) | (own[2] ^ mac[2]));
+	return device;
 }
 
 /* What balance() says of a packet. Not static, so that the verifier follows it once. */
@@ -473,8 +481,11 @@ static __always_inline int passage_plan_tunnel(struct passage *passage)
 static __always_inline int passage_begin(struct PROGRAM_CONTEXT *ctx, struct passage *passage)
 {
 	bool is_tunnelled = passage->tunnel.is_open;
-	int verdict = is_tunnelled ? passage_plan_tunnel(passage) : passage_balance(passage);
+	int verdict;
 
+	if (passage_is_forged(passage))
+		return VERDICT_NONE;
+	verdict = is_tunnelled ? passage_plan_tunnel(passage) : passage_balance(passage);
 	if (verdict != VERDICT_FORWARD)
 		return verdict;
 	if (passage->packet.tcp_flags & TCP_RST) {

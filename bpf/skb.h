@@ -16,6 +16,9 @@
 #define IPV4_CHECK_OFFSET 10
 #define IPV4_TTL_OFFSET	  8
 
+/* What the kernel says in place of the size of SCTP's segments. */
+#define GSO_BY_FRAGS 0xffff
+
 /* A byte of the packet, 0 if there is none. */
 static __always_inline __u8 skb_byte(struct __sk_buff *ctx, __u32 offset)
 {
@@ -32,6 +35,11 @@ static __always_inline void skb_rewrite_sctp(struct __sk_buff *ctx, const struct
 
 	if (bpf_skb_load_bytes(ctx, offset, &check, sizeof(check)))
 		return;
+	if (!check) { /* left to the device, which takes it for zeros */
+		bpf_skb_store_bytes(ctx, packet->transport, &ports, sizeof(ports),
+				    BPF_F_RECOMPUTE_CSUM);
+		return;
+	}
 	check ^= crc_difference(tuple_ports(&packet->tuple) ^ ports, transport_bytes(packet));
 	bpf_skb_store_bytes(ctx, packet->transport, &ports, sizeof(ports), BPF_F_RECOMPUTE_CSUM);
 	bpf_skb_store_bytes(ctx, offset, &check, sizeof(check), BPF_F_RECOMPUTE_CSUM);
@@ -46,9 +54,16 @@ static __always_inline void skb_rewrite_transport(struct __sk_buff *ctx,
 	__u32 offset = packet->transport + (is_udp ? UDP_CHECK_OFFSET : TCP_CHECK_OFFSET);
 	__u64 flags = is_udp ? BPF_F_MARK_MANGLED_0 : 0, ports_sum;
 	__u32 ports = tuple_ports(wanted);
+	__u16 check;
 
 	if (packet->tuple.protocol == FLOW_SCTP) {
 		skb_rewrite_sctp(ctx, packet, wanted);
+		return;
+	}
+	if (is_udp && !bpf_skb_load_bytes(ctx, offset, &check, sizeof(check)) && !check) {
+		/* No checksum makes up for the ports in what a device has summed. */
+		bpf_skb_store_bytes(ctx, packet->transport, &ports, sizeof(ports),
+				    BPF_F_RECOMPUTE_CSUM);
 		return;
 	}
 	bpf_l4_csum_replace(ctx, offset, 0, sum_fold32(addresses), flags | BPF_F_PSEUDO_HDR);
@@ -132,13 +147,18 @@ __noinline int skb_is_sound(struct __sk_buff *ctx, const struct packet *packet)
 	return sum_fold(sum) == 0xffff;
 }
 
-/* Bytes of the packet, or of each segment that it will be sent in, from the IP header on. */
+/*
+ * Bytes of the packet, or of each segment that it will be sent in, from the IP header on. Segments
+ * of SCTP are as long as they are, and nothing tells: 0.
+ */
 static __always_inline __u32 skb_length(struct __sk_buff *ctx, const struct packet *packet)
 {
 	__u32 header = network_bytes(packet) + UDP_BYTES;
 
 	if (!ctx->gso_size)
 		return packet->length;
+	if (ctx->gso_size == GSO_BY_FRAGS)
+		return 0;
 	if (packet->tuple.protocol == FLOW_TCP)
 		header += (skb_byte(ctx, packet->transport + 12) >> 4) * 4 - UDP_BYTES;
 	return header + ctx->gso_size;

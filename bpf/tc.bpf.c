@@ -5,8 +5,8 @@
  * every packet, plain or not.
  */
 #define PROGRAM_CONTEXT __sk_buff
+#include <linux/if_packet.h>
 #include "maps.h"
-
 #include "packet.h"
 #include "balance.h"
 #include "flow.h"
@@ -32,10 +32,7 @@ static __always_inline bool leaving_is_ours(const struct tuple *tuple)
 /* A packet without a flow. TC_ACT_OK: it has one now. */
 static __always_inline int begin(struct __sk_buff *ctx, struct passage *passage)
 {
-	if (passage->packet.network)
-		bpf_skb_load_bytes(ctx, 0, passage->mac, sizeof(passage->mac));
-	if (!passage_admit(passage))
-		return TC_ACT_UNSPEC;
+	passage_locate(passage);
 	switch (passage_begin(ctx, passage)) {
 	case VERDICT_FORWARD:
 		return TC_ACT_OK;
@@ -124,6 +121,16 @@ static __always_inline bool tunnel_differs(const struct passage *passage)
 				   (passage->flow.backend_port ^ tunnel->port));
 }
 
+/* Whether a packet's checksum cannot follow: a CRC does so by how much comes after the ports. */
+static __always_inline bool is_unsummable(const struct passage *passage)
+{
+	const struct packet *packet = &passage->packet;
+
+	return packet->fragment && packet->tuple.protocol == FLOW_SCTP &&
+	       flow_path(passage->flow.lock) != FLOW_TUNNEL &&
+	       tuple_ports(&packet->tuple) != tuple_ports(&passage->wanted);
+}
+
 /* What becomes of a packet of TCP, UDP or SCTP. Not static, so that the verifier follows it once.
  */
 __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
@@ -151,6 +158,10 @@ __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
 	if (flow)
 		flow_meet(flow, &passage->flow, &passage->packet, now);
 	flow_wanted(&passage->flow, node, &passage->wanted);
+	if (is_unsummable(passage)) {
+		reason_count(REASON_FRAGMENT_LOST);
+		return TC_ACT_SHOT;
+	}
 	switch (flow_path(passage->flow.lock)) {
 	case FLOW_STACK:
 		if (passage->tunnel.is_open)
@@ -234,6 +245,17 @@ static __always_inline bool skb_parse(struct __sk_buff *ctx, struct packet *pack
 			    (void *)(long)ctx->data_end);
 }
 
+/* Whether an uplink has heard a packet that is addressed to another host. */
+static __always_inline bool is_overheard(struct __sk_buff *ctx, bool leaving)
+{
+	const struct device *device;
+
+	if (leaving || ctx->pkt_type != PACKET_OTHERHOST)
+		return false;
+	device = device_lookup(ctx->ifindex);
+	return device && device->is_uplink;
+}
+
 /* Reads a packet, whose IP header is `network` bytes from its start, and passes on what is not
  * ours. */
 static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool leaving)
@@ -251,8 +273,10 @@ static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool lea
 	passage->leaving = leaving;
 	passage->tunnel.is_open = false;
 	if (!skb_parse(ctx, packet, network, ipv6)) {
-		int action = translate_unusual(ctx, passage);
+		int action = TC_ACT_UNSPEC;
 
+		if (!is_overheard(ctx, leaving))
+			action = translate_unusual(ctx, passage);
 		if (action == TC_ACT_OK && passage->tunnel.is_open &&
 		    !skb_parse(ctx, packet, network, ipv6))
 			action = translate_unusual(ctx, passage);
@@ -261,7 +285,7 @@ static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool lea
 	}
 	if (!(leaving ? leaving_is_ours(&packet->tuple) : packet_is_ours(packet)))
 		return passage->tunnel.is_open ? TC_ACT_SHOT : TC_ACT_UNSPEC;
-	return translate(ctx, passage);
+	return is_overheard(ctx, leaving) ? TC_ACT_UNSPEC : translate(ctx, passage);
 }
 
 SEC("tc")

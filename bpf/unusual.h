@@ -69,6 +69,12 @@ static __always_inline bool chain_read_ipv4(struct __sk_buff *ctx, struct packet
 	return packet->length >= ip.ihl * 4;
 }
 
+static __always_inline bool protocol_is_extension(__u8 protocol)
+{
+	return protocol == NEXT_HOP_BY_HOP || protocol == NEXT_ROUTING ||
+	       protocol == NEXT_FRAGMENT || protocol == NEXT_DESTINATION;
+}
+
 /* Follows extension headers to what they extend; others than these are not understood. */
 static __always_inline bool chain_read_ipv6(struct __sk_buff *ctx, struct packet *packet,
 					    struct chain *chain)
@@ -88,8 +94,7 @@ static __always_inline bool chain_read_ipv6(struct __sk_buff *ctx, struct packet
 	for (__u32 i = 0; i < MOST_EXTENSIONS; i = loop_next(i)) {
 		__u8 next[8];
 
-		if (chain->protocol != NEXT_HOP_BY_HOP && chain->protocol != NEXT_ROUTING &&
-		    chain->protocol != NEXT_FRAGMENT && chain->protocol != NEXT_DESTINATION)
+		if (!protocol_is_extension(chain->protocol))
 			return true;
 		if (bpf_skb_load_bytes(ctx, chain->transport, next, sizeof(next)))
 			return false;
@@ -174,8 +179,11 @@ __noinline int unusual_read(struct __sk_buff *ctx, struct packet *packet, bool i
 	packet->ipv6 = ipv6;
 	if (!(ipv6 ? chain_read_ipv6(ctx, packet, &chain) : chain_read_ipv4(ctx, packet, &chain)))
 		return UNUSUAL_OTHER;
+	packet->fragment = chain.is_fragment;
 	packet->transport = chain.transport;
 	packet->tuple.protocol = protocol_from_ip(chain.protocol);
+	if (ipv6 && chain.offset && protocol_is_extension(chain.protocol))
+		return UNUSUAL_LOST; /* what it is of stands in the first alone */
 	if (chain.protocol == (ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
 		return chain.is_fragment ? UNUSUAL_OTHER : UNUSUAL_ICMP;
 	if (chain.protocol == (ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP) && !chain.is_fragment) {

@@ -179,6 +179,26 @@ static __always_inline void *headers_encapsulate(struct xdp_md *ctx, const struc
 	return data;
 }
 
+/* 0 if a frame is addressed to this MAC address, of which two bytes more can be read. */
+static __always_inline __u64 frame_difference(const struct headers *headers, const __u8 *mac)
+{
+	const __u8 *to = (const __u8 *)headers->ethernet;
+
+	return (*(const __u64 *)to ^ *(const __u64 *)mac) & bpf_cpu_to_be64(~0ULL << 16);
+}
+
+/* Whether this device has heard a packet that is addressed to another host. */
+static __always_inline bool is_overheard(struct xdp_md *ctx, const struct headers *headers,
+					 const struct hop *hop)
+{
+	const struct device *device;
+
+	if (hop->ifindex == ctx->ingress_ifindex) /* then its own address is at hand */
+		return frame_difference(headers, hop->header + 6);
+	device = device_lookup(ctx->ingress_ifindex);
+	return device && frame_difference(headers, device->mac);
+}
+
 /* Sends a packet on as its flow says. What XDP cannot send is passed on untouched. */
 static __always_inline int send(struct xdp_md *ctx, const struct headers *headers,
 				const struct passage *passage, const struct hop *hop)
@@ -213,10 +233,12 @@ static __always_inline int send(struct xdp_md *ctx, const struct headers *header
 static __always_inline int begin(struct xdp_md *ctx, struct passage *passage,
 				 const struct headers *headers)
 {
+	const struct device *device;
+
 	passage->ifindex = ctx->ingress_ifindex;
 	passage->leaving = false;
-	__builtin_memcpy(passage->mac, headers->ethernet->h_dest, sizeof(passage->mac));
-	if (!passage_admit(passage))
+	device = passage_locate(passage);
+	if (device && device->is_uplink && frame_difference(headers, device->mac))
 		return XDP_PASS;
 	switch (passage_begin(ctx, passage)) {
 	case VERDICT_FORWARD:
@@ -262,11 +284,13 @@ static __always_inline int handle(struct xdp_md *ctx, bool ipv6)
 	if (flow_path(passage->flow.lock) != FLOW_REDIRECT &&
 	    flow_path(passage->flow.lock) != FLOW_TUNNEL)
 		return XDP_PASS;
-	if (flow)
-		flow_meet(flow, &passage->flow, packet, now);
 	flow_wanted(&passage->flow, node, &passage->wanted);
 	hop = flow_hop(ctx, flow, passage, now);
-	return hop ? send(ctx, &headers, passage, hop) : XDP_PASS;
+	if (!hop || is_overheard(ctx, &headers, hop))
+		return XDP_PASS;
+	if (flow)
+		flow_meet(flow, &passage->flow, packet, now);
+	return send(ctx, &headers, passage, hop);
 }
 
 static __always_inline int translate(struct xdp_md *ctx)

@@ -11,7 +11,7 @@ const FRAME = new Uint8Array(14);
 
 /** What a reader is told, as its first message. */
 export interface ReaderOrders {
-  /** The object in testdata: "twin" or "slow". */
+  /** The object in testdata, "twin" or "slow", or the path of one elsewhere. */
   object: string;
   /** Folders where the maps of the object are pinned, by the maps' names. */
   folders: string[];
@@ -21,7 +21,7 @@ export interface ReaderOrders {
 }
 
 function load({ object: name, folders, rodata }: ReaderOrders): BpfObject {
-  const file = path.join(import.meta.dirname, "testdata", `${name}.bpf.o`);
+  const file = path.resolve(import.meta.dirname, "testdata", `${name}.bpf.o`);
   const object = BpfObject.open(file);
   for (const [variable, value] of Object.entries(rodata)) object.setRodata(variable, value);
   for (const map of object.maps()) {

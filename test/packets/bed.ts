@@ -4,11 +4,13 @@
 import { closeSync, openSync } from "node:fs";
 import {
   device as deviceLayout,
+  flowKind,
+  flow as flowLayout,
   limit,
   node as nodeLayout,
   reason,
 } from "../../bindings/layout.ts";
-import { BpfObject } from "../../bindings/object.ts";
+import { BpfObject, type PacketRun, type TestPacket } from "../../bindings/object.ts";
 import { insideNetns } from "../../bindings/system.ts";
 import { Dataplane } from "../../control/dataplane/dataplane.ts";
 import {
@@ -25,8 +27,10 @@ import { objectPath } from "../../control/dataplane/objects.ts";
 import { Pins } from "../../control/dataplane/pins.ts";
 import { REASON_WORDS } from "../../control/dataplane/words.ts";
 import type { AddressRow, ServiceRow } from "../../control/model/rows.ts";
+import type { Helper } from "../../lab/host.ts";
 import { Lab, type LabNode } from "../../lab/lab.ts";
 import { Packets } from "../../lab/packets.ts";
+import { FAMILIES, type Family, MACS, PLACES } from "./places.ts";
 
 /** The hooks that packets meet, by the names of their programs. */
 export const HOOKS = {
@@ -50,9 +54,9 @@ export interface Run {
   frame: Uint8Array;
 }
 
-/** struct __sk_buff is longer; the kernel takes what is there. */
 const SKB_BYTES = 192;
 const SKB_IFINDEX = 40;
+const SKB_GSO_SIZE = 176;
 const XDP_BYTES = 24;
 const MAC_OF = /link\/ether ([0-9a-f:]+)/;
 const INDEX_OF = /^(\d+):/;
@@ -67,38 +71,57 @@ export interface BedOptions {
   rodata?: Rodata;
 }
 
-/** Addresses of the bed, by family; those of the lab's routed network. */
-export const PLACES = {
-  4: {
-    client: "203.0.113.10",
-    other: "203.0.113.77",
-    router: "192.168.50.1",
-    node: "192.168.50.2",
-    nodeB: "192.168.50.3",
-    local: "10.244.1.2",
-    remote: "10.244.2.2",
-    clusterIP: "10.96.0.80",
-    vip: "198.51.100.80",
-    vipLocal: "198.51.100.81",
-    unowned: "10.96.7.7",
-    stranger: "192.0.2.200",
-  },
-  6: {
-    client: "2001:db8:ffff::10",
-    other: "2001:db8:ffff::77",
-    router: "2001:db8:50::1",
-    node: "2001:db8:50::2",
-    nodeB: "2001:db8:50::3",
-    local: "fd00:10:244:1::2",
-    remote: "fd00:10:244:2::2",
-    clusterIP: "fd00:10:96::80",
-    vip: "2001:db8:51::80",
-    vipLocal: "2001:db8:51::81",
-    unowned: "fd00:10:96::7707",
-    stranger: "2001:db8:52::200",
-  },
+/** How a frame comes to a hook. */
+export interface Arrival {
+  hook: HookName;
+  /** "eth0" unless given. */
+  device?: string;
+  /** The frame stands for segments with so many bytes each after their headers. */
+  gsoSize?: number;
+  /** See bindings. */
+  isSummed?: boolean;
+}
+
+/** What struct node says, as the agent would have it here. */
+const NODE = {
+  natFirst: 1024,
+  natCount: 28976,
+  hostFirst: 32768,
+  hostLast: 60999,
+  nodePortFirst: 30000,
+  nodePortLast: 32767,
 } as const;
-export type Family = keyof typeof PLACES;
+export type NodeNumbers = Record<keyof typeof NODE, number>;
+
+/** A range of addresses. */
+export type Range = readonly [address: string, length: number];
+
+/** What of the node differs from case to case. */
+export interface NodeSettings {
+  numbers?: Partial<NodeNumbers>;
+  /** Where pods are, by family; without one pods cannot be told from others. */
+  pods?: Partial<Record<Family, Range>>;
+  /** Its addresses; the first two are those to send from, of IPv4 and IPv6. */
+  addresses?: readonly string[];
+}
+
+const PODS = { 4: ["10.244.0.0", 16], 6: ["fd00:10:244::", 56] } as const;
+const ADDRESSES = FAMILIES.map((family) => PLACES[family].node);
+
+/** A unit of a flow's clock. */
+const FLOW_UNIT_SECONDS = 2 ** 30 / 1e9;
+
+/** A flow in the table, as its own kind of packet meets it. */
+export interface FlowRecord {
+  /** Of its place, counted from the table's start. */
+  place: number;
+  kind: "forward" | "reverse";
+  state: number;
+  lastUsed: number;
+  /** What both halves of a connection have in common. */
+  content: string;
+  clientPort: number;
+}
 
 export class Bed {
   readonly packets: Packets;
@@ -108,7 +131,13 @@ export class Bed {
   readonly devices: Readonly<Record<string, Device>>;
   readonly #lab: Lab;
   readonly #lock: { release(): void };
+  readonly #netns: number;
+  /** Objects by configuration, since the verifier takes its time, and then by file. */
+  readonly #loaded = new Map<string, Map<string, BpfObject>>();
   #objects = new Map<string, BpfObject>();
+  #helpers: Helper[] = [];
+  #marked: readonly string[] = [];
+  #numbers: NodeNumbers = NODE;
 
   private constructor(
     parts: Pick<Bed, "packets" | "node" | "maps" | "dataplane" | "devices">,
@@ -121,6 +150,7 @@ export class Bed {
     this.devices = parts.devices;
     this.#lab = lab;
     this.#lock = lock;
+    this.#netns = openSync(parts.node.netns, "r");
   }
 
   /** A node with one pod, another node, the maps and the programs; every neighbour is known. */
@@ -140,21 +170,27 @@ export class Bed {
     for (const family of [4, 6] as const) await knowNeighbours(node, family);
     const packets = await Packets.start();
     const bed = new Bed({ packets, node, maps, dataplane, devices }, { lab, lock });
-    bed.#describeNode();
+    bed.describeNode();
+    bed.#describeDevices();
     bed.load(options);
     return bed;
   }
 
   async close(): Promise<void> {
-    this.unload();
+    await this.closeHelpers();
+    for (const objects of this.#loaded.values())
+      for (const object of objects.values()) object.close();
+    closeSync(this.#netns);
     await this.packets.close();
     this.#lock.release();
     await this.#lab.close();
   }
 
-  /** Loads the programs, in place of those that are loaded. */
+  /** Takes the programs with this configuration. */
   load({ rodata = {} }: BedOptions = {}): void {
-    this.unload();
+    const key = JSON.stringify(rodata);
+    this.#objects = this.#loaded.get(key) ?? new Map();
+    this.#loaded.set(key, this.#objects);
     for (const { file } of Object.values(HOOKS)) {
       if (this.#objects.has(file)) continue;
       const object = BpfObject.open(objectPath(file));
@@ -167,11 +203,6 @@ export class Bed {
       object.load();
       this.#objects.set(file, object);
     }
-  }
-
-  unload(): void {
-    for (const object of this.#objects.values()) object.close();
-    this.#objects = new Map();
   }
 
   /** The service rows and addresses to be programmed, in place of what is. */
@@ -191,10 +222,13 @@ export class Bed {
     if (errors.length > 0) throw new Error(errors.map(({ message }) => message).join(", "));
   }
 
-  /** Forgets every connection and all that was counted. */
+  /** Forgets every connection, all that was counted, and that answers were sent. */
   forget(): void {
     for (const name of ["svc_flows", "svc_hops", "svc_answering"] as const)
       this.maps[name].withMemory((memory) => memory.fill(0));
+    for (const name of ["svc_affinity", "svc_fragments"] as const)
+      for (const key of this.maps[name].keys()) this.maps[name].delete(key);
+    this.maps.svc_answers.set(new Uint8Array(4), new Uint8Array(this.maps.svc_answers.valueBytes));
     const valueSize = this.maps.svc_reasons.get(new Uint8Array(4))!.length;
     const count = reason.REASON_COUNT;
     for (let index = 0; index < count; index++)
@@ -216,56 +250,101 @@ export class Bed {
   }
 
   /** A frame as it comes in by a device of the node, or is about to leave by it. */
-  async frame(packet: string, { device = "eth0", leaving = false } = {}): Promise<Uint8Array> {
+  async frame(
+    packet: string,
+    {
+      device = "eth0",
+      leaving = false,
+      to,
+    }: { device?: string; leaving?: boolean; to?: string } = {},
+  ): Promise<Uint8Array> {
     const own = formatMac(this.devices[device]!.mac);
-    const other = "02:00:00:00:00:99";
-    const [from, to] = leaving ? [own, other] : [other, own];
-    const [built] = await this.packets.build(`Ether(src="${from}",dst="${to}")/${packet}`);
-    return Uint8Array.from(built!);
+    const [from, addressee] = leaving ? [own, MACS.somebody] : [MACS.somebody, own];
+    const frame = `Ether(src="${from}",dst="${to ?? addressee}")/${packet}`;
+    return Uint8Array.from((await this.packets.build(frame))[0]!);
   }
 
   /** Runs a frame through a hook of a device. */
-  run(frame: Uint8Array, { hook, device = "eth0" }: { hook: HookName; device?: string }): Run {
-    const { file, program } = HOOKS[hook];
-    const { index } = this.devices[device]!;
-    const context = hook === "xdp" ? xdpContext(frame.length, index) : skbContext(index);
-    const loaded = this.#objects.get(file)!.program(program);
-    const fd = openSync(this.node.netns, "r");
-    try {
-      const { verdict, data } = insideNetns(fd, () => loaded.testPacket({ data: frame, context }));
-      const word = VERDICTS[hook][verdict];
-      if (word === undefined) throw new Error(`${program} returned ${verdict}`);
-      return { verdict: word, frame: data };
-    } finally {
-      closeSync(fd);
-    }
+  run(frame: Uint8Array, arrival: Arrival): Run {
+    return this.inside(() => this.runInside(frame, arrival));
   }
 
-  /** What the agent says of the node and its devices. */
-  #describeNode(): void {
+  /** Does something in the node's network namespace, at once. */
+  inside<T>(action: () => T): T {
+    return insideNetns(this.#netns, action);
+  }
+
+  /** The same as run(), for those who are inside() already. */
+  runInside(frame: Uint8Array, { hook, device = "eth0", gsoSize = 0, isSummed }: Arrival): Run {
+    const { file, program } = HOOKS[hook];
+    const { index } = this.devices[device]!;
+    const context =
+      hook === "xdp" ? xdpContext(frame.length, index) : skbContext({ ifindex: index, gsoSize });
+    const packet: TestPacket = { data: frame, context };
+    if (isSummed) packet.isSummed = true;
+    const loaded = this.#objects.get(file)!.program(program);
+    const { verdict, data }: PacketRun = loaded.testPacket(packet);
+    const word = VERDICTS[hook][verdict];
+    if (word === undefined) throw new Error(`${program} returned ${verdict}`);
+    return { verdict: word, frame: data };
+  }
+
+  /** A process of the node that has sockets; it ends with closeHelpers(). */
+  async helper(): Promise<Helper> {
+    const helper = await this.node.helper();
+    this.#helpers.push(helper);
+    return helper;
+  }
+
+  async closeHelpers(): Promise<void> {
+    for (const helper of this.#helpers) await helper.close();
+    this.#helpers = [];
+  }
+
+  /** Takes all flows back in time, or those that are chosen. */
+  age(seconds: number, chosen: (flow: FlowRecord) => boolean = () => true): void {
+    const units = Math.ceil(seconds / FLOW_UNIT_SECONDS);
+    this.#eachFlow((view, at, flow) => {
+      if (chosen(flow))
+        view.setUint16(at + flowLayout.offset.lastUsed, flow.lastUsed - units, true);
+    });
+  }
+
+  /** Every flow in the table. */
+  flows(): FlowRecord[] {
+    const all: FlowRecord[] = [];
+    this.#eachFlow((_, __, flow) => all.push(flow));
+    return all;
+  }
+
+  /** The port ranges that the agent last said. */
+  get numbers(): NodeNumbers {
+    return this.#numbers;
+  }
+
+  /** What the agent says of the node. */
+  describeNode({ numbers, pods = PODS, addresses = ADDRESSES }: NodeSettings = {}): void {
     const bytes = new Uint8Array(nodeLayout.bytes);
     const view = new DataView(bytes.buffer);
-    const { offset } = nodeLayout;
-    for (const [index, family] of [4, 6].entries()) {
-      const { node } = PLACES[family as Family];
-      const address = addressBytes(node);
-      bytes.set(address, offset.source + (index + 1) * address.length);
-      this.maps.svc_filter.withMemory((memory) => markNode(memory, address));
-    }
+    const { offset, stride } = nodeLayout;
+    for (const [index, address] of addresses.entries())
+      bytes.set(addressBytes(address), offset.source + (index + 1) * stride.source);
+    this.#markNode(addresses);
     for (let at = 0; at < 10; at++)
       view.setUint32(offset.hashKey + 4 * at, Math.imul(at + 1, 0x9e3779b1) >>> 0, true);
-    const numbers = {
-      natFirst: 1024,
-      natCount: 28976,
-      hostFirst: 32768,
-      hostLast: 60999,
-      nodePortFirst: 30000,
-      nodePortLast: 32767,
-    } as const;
-    for (const [field, value] of Object.entries(numbers))
-      view.setUint16(offset[field as keyof typeof numbers], value, true);
-    this.setPods(view, { 4: ["10.244.0.0", 16], 6: ["fd00:10:244::", 56] });
+    this.#numbers = { ...NODE, ...numbers };
+    for (const [field, value] of Object.entries(this.#numbers))
+      view.setUint16(offset[field as keyof NodeNumbers], value, true);
+    for (const [index, family] of FAMILIES.entries()) {
+      const range = pods[family];
+      const bits = rangeBytes(range ?? (["::", 0] as const), family);
+      bytes.set(bits, offset.pods + index * stride.pods);
+      view.setUint8(index === 0 ? offset.detectsIpv4 : offset.detectsIpv6, range ? 1 : 0);
+    }
     this.maps.svc_node.set(new Uint8Array(4), bytes);
+  }
+
+  #describeDevices(): void {
     for (const [name, { index, mac }] of Object.entries(this.devices)) {
       const value = new Uint8Array(deviceLayout.bytes);
       const isUplink = name === "eth0";
@@ -286,24 +365,35 @@ export class Bed {
     }
   }
 
-  /** Where pods are, by family: an address and its prefix length. */
-  private setPods(view: DataView, pods: Record<Family, readonly [string, number]>): void {
-    const { offset, stride } = nodeLayout;
-    for (const [index, family] of ([4, 6] as const).entries()) {
-      const [address, length] = pods[family];
-      const bits = length + (family === 4 ? 96 : 0);
-      const at = offset.pods + index * stride.pods;
-      const mask = Uint8Array.from({ length: 16 }, (_, byte) => {
-        const left = Math.min(8, Math.max(0, bits - 8 * byte));
-        return 0xff & (0xff00 >> left);
-      });
-      for (let byte = 0; byte < 16; byte++) {
-        view.setUint8(at + byte, addressBytes(address)[byte]! & mask[byte]!);
-        view.setUint8(at + 16 + byte, mask[byte]!);
+  /** Sets the bit FILTER_NODE of these addresses alone. */
+  #markNode(addresses: readonly string[]): void {
+    this.maps.svc_filter.withMemory((memory) => {
+      for (const address of this.#marked) markNode(memory, addressBytes(address), false);
+      for (const address of addresses) markNode(memory, addressBytes(address), true);
+    });
+    this.#marked = addresses;
+  }
+
+  #eachFlow(use: (view: DataView, at: number, flow: FlowRecord) => void): void {
+    this.maps.svc_flows.withMemory((memory) => {
+      const view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
+      for (let at = 0; at < memory.byteLength; at += flowLayout.bytes) {
+        const lock = view.getUint32(at + flowLayout.offset.lock, true);
+        const kind = (lock >> limit.FLOW_KIND_SHIFT) & 3;
+        if (kind === flowKind.FLOW_FREE) continue;
+        const { lastUsed, clientPort } = flowLayout.read(view, at);
+        const { clientPort: from } = flowLayout.offset;
+        const content = Buffer.from(memory.subarray(at + from, at + flowLayout.bytes));
+        use(view, at, {
+          place: at / flowLayout.bytes,
+          kind: kind === flowKind.FLOW_FORWARD ? "forward" : "reverse",
+          state: lock >>> limit.FLOW_STATE_SHIFT,
+          lastUsed,
+          clientPort,
+          content: content.toString("hex"),
+        });
       }
-    }
-    view.setUint8(offset.detectsIpv4, 1);
-    view.setUint8(offset.detectsIpv6, 1);
+    });
   }
 }
 
@@ -315,9 +405,6 @@ async function describe(node: LabNode, name: string): Promise<Device> {
   return { index, mac: Uint8Array.from(mac.split(":"), (byte) => Number.parseInt(byte, 16)) };
 }
 
-/** MAC addresses of the bed's neighbours. */
-export const MACS = { router: "02:00:00:00:00:01", nodeB: "02:00:00:00:00:02" } as const;
-
 async function knowNeighbours(node: LabNode, family: Family): Promise<void> {
   const { router, nodeB } = PLACES[family];
   for (const [address, mac] of [
@@ -327,12 +414,24 @@ async function knowNeighbours(node: LabNode, family: Family): Promise<void> {
     await node.run(`ip neigh replace ${address} lladdr ${mac} dev eth0 nud permanent`.split(" "));
 }
 
-/** Sets an address's bit FILTER_NODE. */
-function markNode(filter: Uint8Array, address: Uint8Array): void {
+/** Sets or clears an address's bit FILTER_NODE. */
+function markNode(filter: Uint8Array, address: Uint8Array, isSet: boolean): void {
   const words = new BigUint64Array(filter.buffer, filter.byteOffset, filter.byteLength / 8);
   const position = addressHash(address) % (words.length * limit.FILTER_POSITIONS);
-  const shift = BigInt((position % limit.FILTER_POSITIONS) * 4);
-  words[Math.floor(position / limit.FILTER_POSITIONS)]! |= BigInt(limit.FILTER_NODE) << shift;
+  const bit = BigInt(limit.FILTER_NODE) << BigInt((position % limit.FILTER_POSITIONS) * 4);
+  const word = Math.floor(position / limit.FILTER_POSITIONS);
+  words[word] = isSet ? words[word]! | bit : words[word]! & ~bit;
+}
+
+/** struct service_range: an address and its mask. */
+function rangeBytes([address, length]: Range, family: Family): Uint8Array {
+  const bits = length + (family === 4 ? 96 : 0);
+  const mask = Uint8Array.from({ length: 16 }, (_, byte) => {
+    const left = Math.min(8, Math.max(0, bits - 8 * byte));
+    return 0xff & (0xff00 >> left);
+  });
+  const bytes = addressBytes(address);
+  return Uint8Array.from([...bytes.map((byte, at) => byte & mask[at]!), ...mask]);
 }
 
 export function formatMac(mac: Uint8Array): string {
@@ -347,8 +446,10 @@ function xdpContext(length: number, ifindex: number): Uint8Array {
   return context;
 }
 
-function skbContext(ifindex: number): Uint8Array {
+function skbContext({ ifindex, gsoSize }: { ifindex: number; gsoSize: number }): Uint8Array {
   const context = new Uint8Array(SKB_BYTES);
-  new DataView(context.buffer).setUint32(SKB_IFINDEX, ifindex, true);
+  const view = new DataView(context.buffer);
+  view.setUint32(SKB_IFINDEX, ifindex, true);
+  view.setUint32(SKB_GSO_SIZE, gsoSize, true);
   return context;
 }

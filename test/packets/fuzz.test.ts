@@ -1,0 +1,171 @@
+// A million packets at random through the programs, each judged: nothing leaves with a checksum or
+// length that is wrong and was right, nothing is sent on that should not be, no reply reaches a
+// stranger, and what has been sent on is left alone by every hook that it may meet next. A run that
+// fails says its seed: FUZZ_SEED=… repeats it, FUZZ_PACKETS=… makes it longer.
+import { setImmediate as nextTurn } from "node:timers/promises";
+import test from "ava";
+import type { BpfError } from "../../bindings/errors.ts";
+import { parseRange } from "../../control/model/address.ts";
+import { DEFAULT_CONFIG } from "../../control/model/config.ts";
+import type { Serving } from "../../control/model/decision.ts";
+import { makeDetector } from "../../control/model/detector.ts";
+import { whyNoLab } from "../../lab/lab.ts";
+import { needsLab } from "../../lab/needs.ts";
+import { Bed, type Run } from "./bed.ts";
+import { type Fate, faultNames, Judge, type Judgement, Oracle } from "./fuzz/judge.ts";
+import { Known } from "./fuzz/known.ts";
+import { type Made, Maker, packetBytes, Random } from "./fuzz/make.ts";
+import { readFrame } from "./fuzz/read.ts";
+import { FAMILIES, PLACES } from "./places.ts";
+import { makeServices } from "./services.ts";
+
+const labTest = needsLab(test.serial);
+
+const SEED = Number(process.env.FUZZ_SEED ?? Date.now() % 1_000_000);
+const PACKETS = Number(process.env.FUZZ_PACKETS ?? 1_050_000);
+/** Each part has a seed and connections of its own. */
+const PARTS = 7;
+const PACKETS_A_TURN = 2000;
+/** Of those that came to something, one of so many is given to scapy as well. */
+const CHECKED_BY_SCAPY = 997;
+const FAULTS_SHOWN = 10;
+
+let bed: Bed;
+let oracle: Oracle;
+const own = new Set(
+  FAMILIES.map((family) => Buffer.from(packetBytes(PLACES[family].node, family)).latin1Slice()),
+);
+
+test.before(async () => {
+  if (whyNoLab() !== undefined) return;
+  bed = await Bed.open();
+  bed.program(makeServices());
+  oracle = new Oracle(serving());
+});
+
+test.after.always(async () => {
+  await bed?.close();
+});
+
+function serving(): Serving {
+  const { services, addresses, serviceRanges } = makeServices();
+  const clusterCIDRs = ["10.244.0.0/16", "fd00:10:244::/56"].map((text) => parseRange(text)!);
+  return {
+    rows: services,
+    addresses,
+    serviceRanges,
+    localAddresses: FAMILIES.map((family) => PLACES[family].node),
+    detector: makeDetector({ ...DEFAULT_CONFIG, clusterCIDRs }, { podRanges: [] }),
+    masqueradeAll: false,
+  };
+}
+
+/** One part of the packets, and what became of them. */
+class Part {
+  readonly known = new Known();
+  readonly fates = new Map<Fate | "refused by the kernel", number>();
+  readonly faults: string[] = [];
+  readonly sample: Uint8Array[] = [];
+  readonly #judge = new Judge({ oracle, known: this.known, own });
+  #number = 0;
+
+  /** Must be called inside the node's network namespace. */
+  play(made: Made): void {
+    const { frame, arrival } = made;
+    const number = this.#number++;
+    let run: Run;
+    try {
+      run = bed.runInside(frame, arrival);
+    } catch (error) {
+      this.#refused(made, error as BpfError);
+      return;
+    }
+    const judgement = this.#judge.judge(frame, run, arrival);
+    this.#note(judgement, () => `packet ${number}: ${describe(made, run)}`);
+    if ("fate" in judgement) this.#goOn(judgement.fate, made, run);
+  }
+
+  /** The kernel takes no frames of some lengths; and says so where a sum does not follow. */
+  #refused({ frame, arrival }: Made, error: BpfError): void {
+    if (error.code === "EINVAL") this.#count("refused by the kernel");
+    else if (error.code !== "EBADMSG") throw error;
+    else {
+      const run = bed.runInside(frame, { ...arrival, isSummed: false });
+      const judgement = this.#judge.judge(frame, run, arrival);
+      const isAnswer = "fate" in judgement && judgement.fate === "answered";
+      // What is sent out is summed anew; nobody reads the sum of an answer.
+      const fault = { fault: "what a device has summed does not follow" };
+      this.#note(isAnswer ? judgement : fault, () => describe({ frame, arrival }, run));
+    }
+  }
+
+  #note(judgement: Judgement, say: () => string): void {
+    if ("fate" in judgement) this.#count(judgement.fate);
+    else if (this.faults.length < FAULTS_SHOWN) this.faults.push(`${judgement.fault}: ${say()}`);
+  }
+
+  #count(fate: Fate | "refused by the kernel"): void {
+    this.fates.set(fate, (this.fates.get(fate) ?? 0) + 1);
+  }
+
+  /** What was translated meets other hooks, here or on the next node: all leave it alone. */
+  #goOn(fate: Fate, made: Made, run: Run): void {
+    if (fate === "passed" || fate === "dropped" || fate === "answered") return;
+    const packet = readFrame(run.frame)!;
+    if (this.#number % CHECKED_BY_SCAPY === 0 && packet.faults === 0) this.sample.push(run.frame);
+    // Who asks from a Service's own address is answered there.
+    if (fate !== "tunnel" && oracle.isServed(packet.destination)) return;
+    const device = made.arrival.device;
+    for (const arrival of [
+      { hook: "egress", device: "eth0" },
+      { hook: "egress", device: "pod-a1" },
+      { hook: "xdp", device: "eth0" },
+      { hook: "ingress", device: "eth0" },
+    ] as const) {
+      const again = bed.runInside(run.frame, arrival);
+      if (again.verdict === "next" && Buffer.compare(again.frame, run.frame) === 0) continue;
+      const where = `${arrival.hook} of ${arrival.device} after ${device}`;
+      const say = () => `${describe(made, run)}\n   then ${again.verdict} ${hex(again.frame)}`;
+      this.#note({ fault: `translated twice, by ${where}` }, say);
+    }
+  }
+}
+
+const hex = (frame: Uint8Array) => Buffer.from(frame).toString("hex");
+
+function describe({ frame, arrival }: Made, { verdict, frame: out }: Run): string {
+  const wrong = faultNames(readFrame(frame)?.faults ?? 0) || "nothing";
+  return `${JSON.stringify(arrival)}, wrong is ${wrong}\n   ${hex(frame)}\n   ${verdict} ${hex(out)}`;
+}
+
+async function playPart(part: Part, seed: number): Promise<void> {
+  bed.forget();
+  const macs = Object.fromEntries(
+    Object.entries(bed.devices).map(([name, { mac }]) => [name, mac]),
+  );
+  const random = new Random(seed);
+  const build = (packets: string) => bed.packets.build(packets);
+  const maker = await Maker.open({ random, known: part.known, macs, build });
+  const count = Math.ceil(PACKETS / PARTS);
+  for (let done = 0; done < count; done += PACKETS_A_TURN) {
+    bed.inside(() => {
+      for (let turn = 0; turn < PACKETS_A_TURN; turn++) part.play(maker.next());
+    });
+    await nextTurn();
+    if (part.faults.length >= FAULTS_SHOWN) return;
+  }
+}
+
+for (let index = 0; index < PARTS; index++)
+  labTest(`packets at random come to nothing bad, part ${index + 1} of ${PARTS}`, async (t) => {
+    t.timeout(600_000);
+    const part = new Part();
+    await playPart(part, SEED + index);
+    const fates = JSON.stringify(Object.fromEntries(part.fates));
+    t.log(`FUZZ_SEED=${SEED}: ${fates}, ${part.known.size} connections`);
+    t.deepEqual((await bed.packets.check(part.sample)).flat(), []);
+    if (part.faults.length > 0) t.fail(`FUZZ_SEED=${SEED}\n${part.faults.join("\n")}`);
+    // All kinds of fates are met, or the packets are not what they should be.
+    for (const fate of ["dropped", "answered", "request", "reply", "error", "fragment"] as const)
+      t.true((part.fates.get(fate) ?? 0) > 20, `${fate} is too rare: ${fates}`);
+  });

@@ -1,0 +1,271 @@
+// Judges what became of a packet, by first principles and the model's decisions: nothing leaves
+// broken that came in whole; only what a frontend captures is translated, to an endpoint of its
+// own; replies reach who asked, and nobody else; only what is ours is dropped or answered.
+
+import { formatAddress } from "../../../control/model/address.ts";
+import { type Decision, decide, type Serving } from "../../../control/model/decision.ts";
+import type { Protocol } from "../../../control/model/rows.ts";
+import type { Arrival, Run } from "../bed.ts";
+import type { Known } from "./known.ts";
+import {
+  addBytes,
+  FAULT,
+  fold,
+  ICMP,
+  ICMPV6,
+  keyOf,
+  type PacketRead,
+  readFrame,
+  SCTP,
+  TCP,
+  type Tuple,
+  turn,
+  UDP,
+} from "./read.ts";
+
+const PROTOCOL_NAMES: Readonly<Record<number, Protocol>> = {
+  [TCP]: "TCP",
+  [UDP]: "UDP",
+  [SCTP]: "SCTP",
+};
+
+/** What a packet was found to have become. */
+export type Fate =
+  | "passed"
+  | "dropped"
+  | "answered"
+  | "request"
+  | "reply"
+  | "error"
+  | "fragment"
+  | "tunnel";
+
+export type Judgement = { fate: Fate } | { fault: string };
+
+/** Decisions of the model by tuple, for packets that come from outside or from this node. */
+export class Oracle {
+  readonly #serving: Serving;
+  readonly #decided = new Map<string, Decision>();
+
+  constructor(serving: Serving) {
+    this.#serving = serving;
+  }
+
+  decide(tuple: Tuple): Decision {
+    const key = keyOf(tuple);
+    const known = this.#decided.get(key);
+    if (known) return known;
+    const decision = this.#decide(tuple);
+    if (this.#decided.size > 200_000) this.#decided.clear();
+    this.#decided.set(key, decision);
+    return decision;
+  }
+
+  #decide({ protocol, source, destination, destinationPort: port }: Tuple): Decision {
+    const name = PROTOCOL_NAMES[protocol];
+    if (!name) return { outcome: "untouched", reason: "noService" };
+    const packet = {
+      protocol: name,
+      source: textOf(source),
+      destination: textOf(destination),
+      port,
+    };
+    return decide(packet, this.#serving);
+  }
+
+  /** Whether any port of an address is a Service's. */
+  isServed(destination: string): boolean {
+    const address = textOf(destination);
+    const { addresses, rows } = this.#serving;
+    return (
+      addresses.some((row) => row.address === address && row.action !== "leave") ||
+      rows.some(({ frontends }) => frontends.some((frontend) => frontend.address === address))
+    );
+  }
+}
+
+/** An address of a packet as text. */
+export function textOf(address: string): string {
+  const bytes = Buffer.from(address, "latin1");
+  return formatAddress(bytes.length === 4 ? mapped(bytes) : bytes);
+}
+
+function mapped(bytes: Uint8Array): Uint8Array {
+  return Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...bytes]);
+}
+
+export class Judge {
+  readonly #oracle: Oracle;
+  readonly #known: Known;
+  /** This node's addresses, as packets have them. */
+  readonly #own: ReadonlySet<string>;
+
+  constructor(parts: { oracle: Oracle; known: Known; own: ReadonlySet<string> }) {
+    this.#oracle = parts.oracle;
+    this.#known = parts.known;
+    this.#own = parts.own;
+  }
+
+  judge(frame: Uint8Array, { verdict, frame: out }: Run, arrival: Arrival): Judgement {
+    const before = readFrame(frame);
+    if (verdict === "dropped") return this.#judgeDrop(before);
+    const isSame = Buffer.compare(out.subarray(12), frame.subarray(12)) === 0;
+    if (isSame && verdict === "next") return { fate: "passed" };
+    if (!before) return { fault: "what is no IP packet was changed or sent" };
+    const after = readFrame(out);
+    if (!after) return { fault: "it became no IP packet" };
+    const broken = after.faults & ~before.faults;
+    if (broken) return { fault: `it left with ${faultNames(broken)}` };
+    return this.#judgeChange({ frame, before, out, after, arrival });
+  }
+
+  #judgeDrop(packet: PacketRead | undefined): Judgement {
+    if (!packet) return { fault: "what is no IP packet was dropped" };
+    const { inner } = packet;
+    const isOurs =
+      this.#oracle.isServed(packet.destination) ||
+      this.#oracle.decide(packet).outcome !== "untouched" ||
+      this.#known.translate(packet) !== undefined ||
+      (inner !== undefined &&
+        (this.#known.translate(turn(inner)) !== undefined ||
+          this.#oracle.isServed(inner.destination)));
+    return isOurs ? { fate: "dropped" } : { fault: "what is not ours was dropped" };
+  }
+
+  #judgeChange(change: Change): Judgement {
+    const { before, after } = change;
+    if (before.inner && after.protocol !== before.protocol) return this.#judgeOpened(change);
+    if (after.inner && !before.inner && after.protocol !== ICMP && after.protocol !== ICMPV6)
+      return this.#judgeClosed(change);
+    const isBack = after.source === before.destination && after.destination === before.source;
+    if (isBack && isAnswer(change)) return this.#judgeAnswer(change);
+    if (before.inner && after.inner && before.protocol === after.protocol)
+      return this.#judgeError(change);
+    if (before.protocol !== after.protocol) return { fault: "its protocol has changed" };
+    if (before.isLater) return this.#judgeFragment(change);
+    return this.#judgeTranslated(change);
+  }
+
+  #judgeTranslated(change: Change): Judgement {
+    const { before, after, arrival } = change;
+    if (!isSummedAlike(change)) return { fault: "a fragment's part of the checksum has changed" };
+    const reply = this.#known.replied(before);
+    if (reply && keyOf(reply) === keyOf(after)) return { fate: "reply" };
+    const decision = this.#oracle.decide(before);
+    if (decision.outcome !== "endpoints")
+      return { fault: `it was translated, to be is "${decision.outcome}"` };
+    const to = textOf(after.destination);
+    const endpoint = decision.endpoints.find(
+      ({ address, port }) => address === to && port === after.destinationPort,
+    );
+    if (!endpoint) return { fault: "it was sent to what is no endpoint of its Service" };
+    const isKept = after.source === before.source;
+    if (!isKept && !this.#own.has(after.source)) return { fault: "its source is a stranger's" };
+    if (arrival.hook === "xdp" && isKept) return { fault: "XDP has sent on a foreign source" };
+    this.#known.add({ request: tupleOf(before), sent: tupleOf(after), family: before.family });
+    return { fate: "request" };
+  }
+
+  #judgeFragment({ before, after }: Change): Judgement {
+    return this.#known.mayBecome(before, after)
+      ? { fate: "fragment" }
+      : { fault: "a fragment was sent where nothing of its datagram was" };
+  }
+
+  /** An error is about a packet that somebody got; its receiver must know it as its own. */
+  #judgeError({ before, after }: Change): Judgement {
+    const got = turn(before.inner!);
+    const shown = keyOf(turn(after.inner!));
+    for (const becomes of [this.#known.replied(got), this.#known.sent(got)]) {
+      if (!becomes || keyOf(becomes) !== shown) continue;
+      if (after.destination !== becomes.destination)
+        return { fault: "an error went to a stranger" };
+      const isReporter = [before.source, becomes.source].includes(after.source);
+      return isReporter ? { fate: "error" } : { fault: "an error comes from a stranger" };
+    }
+    return { fault: "an error is about a packet that its receiver has not sent" };
+  }
+
+  #judgeAnswer({ before, after, frame, out }: Change): Judgement {
+    const isOurs =
+      this.#oracle.isServed(before.destination) ||
+      this.#oracle.decide(before).outcome !== "untouched" ||
+      this.#known.translate(before) !== undefined;
+    if (!isOurs) return { fault: "what is not ours was answered" };
+    if (after.inner && keyOf(after.inner) !== keyOf(before))
+      return { fault: "an answer quotes another packet" };
+    if (after.protocol === TCP && (out[after.transport + 13]! & 4) === 0)
+      return { fault: "an answer that is no reset" };
+    if (before.protocol === TCP && frame[before.transport + 13]! & 4)
+      return { fault: "a reset was answered" };
+    return { fate: "answered" };
+  }
+
+  /** A packet out of a tunnel is for the endpoint that the tunnel was. */
+  #judgeOpened({ before, after }: Change): Judgement {
+    const { inner } = before;
+    const decision = this.#oracle.decide(inner!);
+    if (decision.outcome !== "endpoints") return { fault: "a tunnel held what is not ours" };
+    const isFor = after.destination === before.destination && after.source === inner!.source;
+    if (!isFor) return { fault: "a packet of a tunnel went elsewhere" };
+    this.#known.add({ request: tupleOf(inner!), sent: tupleOf(after), family: before.family });
+    return { fate: "tunnel" };
+  }
+
+  /** A packet in a tunnel is as it came, and goes to an endpoint of its own. */
+  #judgeClosed({ before, after }: Change): Judgement {
+    const { inner } = after;
+    const decision = this.#oracle.decide(before);
+    if (decision.outcome !== "endpoints") return { fault: "what is not ours was put in a tunnel" };
+    const to = textOf(after.destination);
+    if (!decision.endpoints.some(({ address }) => address === to))
+      return { fault: "a tunnel leads to what is no endpoint of its Service" };
+    if (keyOf(inner!) !== keyOf(before)) return { fault: "a tunnel holds another packet" };
+    return this.#own.has(after.source) ? { fate: "tunnel" } : { fault: "a tunnel from a stranger" };
+  }
+}
+
+interface Change {
+  frame: Uint8Array;
+  before: PacketRead;
+  out: Uint8Array;
+  after: PacketRead;
+  arrival: Arrival;
+}
+
+function tupleOf({ protocol, source, destination, sourcePort, destinationPort }: Tuple): Tuple {
+  return { protocol, source, destination, sourcePort, destinationPort };
+}
+
+/** A packet of our own: a reset, an error about what came, a reply to a ping. */
+function isAnswer({ before, after, frame, out }: Change): boolean {
+  if (after.protocol === TCP)
+    return before.protocol === TCP && (out[after.transport + 13]! & 4) !== 0;
+  if (after.protocol !== (after.family === 4 ? ICMP : ICMPV6)) return false;
+  return before.protocol !== after.protocol || frame[before.transport] !== out[after.transport];
+}
+
+/** Of a first fragment, whose checksum cannot be told: that what it adds to the sum has not changed. */
+function isSummedAlike({ frame, before, out, after }: Change): boolean {
+  if (!before.isFragment || before.protocol === SCTP) return true;
+  if (
+    before.protocol === UDP &&
+    frame[before.transport + 6] === 0 &&
+    frame[before.transport + 7] === 0
+  )
+    return out[after.transport + 6] === 0 && out[after.transport + 7] === 0;
+  const sum = (bytes: Uint8Array, { family, network, transport, end }: PacketRead) => {
+    const [from, to] = family === 4 ? [network + 12, network + 20] : [network + 8, network + 40];
+    return fold(
+      addBytes(addBytes(0, bytes, from, to), bytes, transport, Math.min(end, bytes.length)),
+    );
+  };
+  return sum(frame, before) % 0xffff === sum(out, after) % 0xffff;
+}
+
+export function faultNames(faults: number): string {
+  return Object.entries(FAULT)
+    .filter(([, bit]) => faults & bit)
+    .map(([name]) => name)
+    .join(", ");
+}
