@@ -19,15 +19,20 @@ import { ExitCode, UserError } from "../exit.ts";
 import type { LogLevel } from "../levels.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { Cluster } from "../model/cluster.ts";
+import type { ProxyConfig } from "../model/config.ts";
+import type { SeriesChoice } from "../serve/metrics/series.ts";
 import { cgroup2Root, defaultNodeName, defaultRouteAddresses } from "../source/host.ts";
 import { KubernetesSource } from "../source/kubernetes/kubernetes.ts";
 import { ManifestSource } from "../source/manifests.ts";
 import type { Source } from "../source/source.ts";
+import { makeMonitor } from "./monitoring.ts";
 import { Serving } from "./serving.ts";
 import { StaleSockets } from "./stale.ts";
 import { arePodsInside, Surroundings } from "./surroundings.ts";
 
 export interface RunOptions {
+  /** Of this program. */
+  version: string;
   /** kube-proxy's (config/fields.ts). */
   flags: Flags;
   config?: string;
@@ -42,48 +47,45 @@ export interface RunOptions {
   maxServices?: number;
   maxBackends?: number;
   maxSlots?: number;
+  metricsServices?: SeriesChoice;
   logLevel?: LogLevel;
 }
 
 /** Runs until SIGTERM or SIGINT. Throws UserError for what the user can put right. */
 export async function run(options: RunOptions): Promise<void> {
   const file = options.config === undefined ? undefined : openConfigFile(options.config);
-  const { config: settings, notes } = readConfig({ ...options, file });
+  const given = { ...options, file };
+  const { config: settings, notes } = readConfig(given);
   const log = createLogger({ level: settings.logLevel, format: settings.logFormat });
   for (const note of notes) log.info(note);
   if (options.initOnly) return log.info("There is nothing to set up ahead: --init-only ends here");
   const { proxy: config } = settings;
   const nodeName = settings.nodeName ?? defaultNodeName();
   const source = makeSource(settings, { nodeName, stateFile: options.stateFile, log });
-  checkPrivileges();
-  const cgroup = options.cgroup ?? cgroup2Root();
-  checkCgroup(cgroup);
-  const pins = new Pins(options.pins);
-  const lock = pins.open();
-  const rodata = {
-    remember_tcp: options.rememberTcp ? 1 : 0,
-    node_netns: ownNamespace(),
-    pods_inside: arePodsInside(config) ? 1 : 0,
-  };
-  const kernel = openKernel(pins, { rodata, capacities: capacities(options) });
-  for (const { level, message } of kernel.notes) log[level](message);
-  // What an agent before this one gave up may still be read, and is free to this one.
-  await kernel.storage.grace();
+  const { cgroup, rodata, kernel, lock } = await openMaps(options, { config, log });
   const fallbackNodeAddresses = defaultRouteAddresses();
   const cluster = new Cluster({ nodeName, fallbackNodeAddresses, config });
   const dataplane = new Dataplane(new Maps(kernel.storage));
+  const clients = new Clients(kernel.storage.clients);
+  const ended = newEnd();
+  const onFatal = (error: unknown) => ended.reject(error);
+  const monitor = makeMonitor({
+    ...{ settings, given, kernel, cgroup, cluster, dataplane, clients, source, log, onFatal },
+    ...{ version: options.version, nodeName, series: options.metricsServices },
+    parts: () => ({ serving, stale }),
+  });
   const surroundings = new Surroundings({
     cluster,
     config,
     cgroup,
-    clients: new Clients(kernel.storage.clients),
+    clients,
     unknownClients: () => countUnknownClients(kernel.maps.svc_reasons),
     onChange: () => agent.changed(),
     log,
   });
-  const serving = new Serving({ kernel, cgroup, rodata, log });
+  const onLook = (isWhole: boolean) => monitor.attached(isWhole);
+  const serving = new Serving({ kernel, cgroup, rodata, log, onLook });
   const stale = new StaleSockets({ maps: kernel.maps, cgroup, log });
-  const ended = newEnd();
   const agent = new Agent({
     cluster,
     dataplane,
@@ -98,19 +100,22 @@ export async function run(options: RunOptions): Promise<void> {
       log.info(`serving ${dataplane.size} service ports of node "${nodeName}"`);
       stale.start();
     },
+    onFlush: (flush) => monitor.updated(flush),
     onUdpDeparture: () => stale.trigger(),
-    onFatal: (error) => ended.reject(error),
+    onFatal,
   });
-  const unwatch = file && watchConfigFile(file, { onChange: (error) => ended.reject(error) });
+  const unwatch = file && watchConfigFile(file, { onChange: onFatal });
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => ended.resolve());
   try {
+    monitor.start();
     surroundings.look();
     // A source waits for a server that does not answer; a signal ends that too.
-    await Promise.race([source.start(agent), ended.promise]);
+    await Promise.race([source.start(monitor.watch(agent)), ended.promise]);
     await ended.promise;
-    log.info(`Stopped; what is programmed in "${pins.folder}" keeps serving`);
+    log.info(`Stopped; what is programmed in "${kernel.pins.folder}" keeps serving`);
   } finally {
     unwatch?.();
+    monitor.stop();
     agent.stop();
     surroundings.stop();
     serving.stop();
@@ -118,6 +123,28 @@ export async function run(options: RunOptions): Promise<void> {
     await source.close();
     lock.release();
   }
+}
+
+/** The maps that are this agent's to write, and what its programs are to be loaded with. */
+async function openMaps(
+  options: RunOptions,
+  { config, log }: { config: ProxyConfig; log: Logger },
+) {
+  checkPrivileges();
+  const cgroup = options.cgroup ?? cgroup2Root();
+  checkCgroup(cgroup);
+  const pins = new Pins(options.pins);
+  const lock = pins.open();
+  const rodata = {
+    remember_tcp: options.rememberTcp ? 1 : 0,
+    node_netns: ownNamespace(),
+    pods_inside: arePodsInside(config) ? 1 : 0,
+  };
+  const kernel = openKernel(pins, { rodata, capacities: capacities(options) });
+  for (const { level, message } of kernel.notes) log[level](message);
+  // What an agent before this one gave up may still be read, and is free to this one.
+  await kernel.storage.grace();
+  return { cgroup, rodata, kernel, lock };
 }
 
 /** The place that objects come from. Throws UserError if there is none. */
@@ -168,9 +195,10 @@ function warnOfMissingNode(cluster: Cluster, nodeName: string, log: Logger): voi
   const { fromNode, addresses } = cluster.nodePorts;
   if (fromNode) return;
   const list = [...addresses.ipv4, ...addresses.ipv6].join(", ") || "no address at all";
+  const health = cluster.nodeObject ? "" : ", and /healthz says that the node is not eligible";
   log.warn(
     `No Node object "${nodeName}" with addresses: node ports are served on the default-route ` +
-      `device's addresses (${list})`,
+      `device's addresses (${list})${health}`,
   );
 }
 
