@@ -12,11 +12,14 @@ import { decode } from "./decode.ts";
 import { dump } from "./dump.ts";
 import { type Machine, readMachine } from "./machine.ts";
 import { memory } from "./memory.ts";
+import { metrics } from "./metrics.ts";
 import { pod } from "./pod.ts";
 import { type Entry, formatMeasured, toEntries } from "./report.ts";
 import { select } from "./select.ts";
 
-const benches: readonly Bench[] = [connect, pod, dump, change, memory, select, decode, cluster];
+const benches: readonly Bench[] = [
+  ...[connect, pod, dump, change, memory, select, decode, cluster, metrics],
+];
 
 const checkout = path.resolve(import.meta.dirname, "../..");
 const USAGE = `Usage: npm run bench [NAME…] [-- --json] [-- --quick]
