@@ -101,8 +101,8 @@ async function measure(lab: Lab, context: Context): Promise<Measured> {
     const threads = /^Threads:\s+(\d+)/m.exec(status)?.[1];
     const notes = [
       `CPU time is that of all ${threads} threads of the agent, user and system, over ${SCRAPES} ` +
-        `scrapes a sample, one after the other over one connection. ${TOLD} service ports are told ` +
-        "of singly.",
+        `scrapes a sample, one after the other over one connection. ${TOLD} service ports are ` +
+        "told of singly.",
     ];
     return { figures: readFigures(samples, bytes), samples, notes };
   } finally {

@@ -1,6 +1,5 @@
 // What clients can do to a server, and cannot: over real connections of loopback.
 import { once } from "node:events";
-import http from "node:http";
 import net from "node:net";
 import test, { type ExecutionContext } from "ava";
 import { type Answerer, type Listening, listenHttp, textReply } from "./http.ts";
@@ -93,25 +92,37 @@ test("a request whose body never ends is answered, and its connection closed", a
   t.pass();
 });
 
+/** Opens a connection and says nothing. */
+async function connect({ place }: Listening): Promise<net.Socket> {
+  const socket = net.connect(place.port, place.address);
+  await once(socket, "connect");
+  return socket;
+}
+
 test("connections beyond the limit are closed at once, and the others served", async (t) => {
   const { listening } = await listen(t, { maxConnections: 2 });
-  const agent = new http.Agent({ keepAlive: true });
-  t.teardown(() => agent.destroy());
-  const held = net.connect(listening.place.port, listening.place.address);
-  await once(held, "connect");
-  const ask = () =>
-    new Promise<number | undefined>((resolve, reject) => {
-      const { address: host, port } = listening.place;
-      http
-        .get({ host, port, agent }, (response) => {
-          response.resume().on("end", () => resolve(response.statusCode));
-        })
-        .on("error", reject);
-    });
-  t.is(await ask(), 200);
+  const held = [await connect(listening), await connect(listening)];
   t.is(await talk(listening, REQUEST("GET", "/")), "");
-  t.is(await ask(), 200);
-  held.destroy();
+  for (const socket of held) {
+    socket.write(REQUEST("GET", "/"));
+    const [piece] = (await once(socket, "data")) as [Buffer];
+    t.regex(piece.toString(), /^HTTP\/1\.1 200 OK/);
+    await ended(socket);
+  }
+});
+
+test("from half of the limit on no answer keeps its connection", async (t) => {
+  const { listening } = await listen(t, { maxConnections: 4 });
+  const kept: net.Socket[] = [];
+  for (const connection of ["keep-alive", "keep-alive", "close", "close", "close"]) {
+    const socket = await connect(listening);
+    kept.push(socket);
+    socket.write("GET / HTTP/1.1\r\nHost: node\r\n\r\n");
+    const [piece] = (await once(socket, "data")) as [Buffer];
+    t.regex(piece.toString(), new RegExp(`^HTTP/1.1 200 [^]*\r\nConnection: ${connection}\r\n`));
+    if (connection === "close") await ended(socket);
+  }
+  for (const socket of kept) socket.destroy();
 });
 
 test("a request that is not sent to its end is given up", async (t) => {

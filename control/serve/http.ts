@@ -16,7 +16,7 @@ export type Answerer = (path: string) => Reply | Promise<Reply>;
 
 export interface ListenOptions {
   answer: Answerer;
-  /** What is more is closed at once. */
+  /** What is more is closed at once; from half of it on, no answer keeps its connection. */
   maxConnections: number;
   /** The wildcard "::" of IPv6 alone; else it stands for both families. */
   isIPv6Only?: boolean;
@@ -57,12 +57,19 @@ export const listenHttp: Listen = (
   place,
   { maxConnections, isIPv6Only = false, answer, onError },
 ) => {
+  let open = 0;
   const server = http.createServer(LIMITS, (request, response) => {
+    // Clients that keep idle connections must not keep others out.
+    if (open > maxConnections / 2) response.shouldKeepAlive = false;
     respond(request, response, answer).catch((error: Error) => {
       onError(error);
       if (!response.headersSent) response.writeHead(500);
       response.end();
     });
+  });
+  server.on("connection", (socket) => {
+    open++;
+    socket.once("close", () => open--);
   });
   server.maxConnections = maxConnections;
   server.maxHeadersCount = MOST_HEADERS;

@@ -19,7 +19,7 @@ import { ServiceHealth } from "./servicehealth.ts";
 import { explainRefusal, formatPlace, RETRY_SECONDS, Standing } from "./standing.ts";
 
 /** Prometheus and a person or two; kubelet, load balancers and their fellows. */
-const MOST_CONNECTIONS = { metrics: 16, healthz: 128 };
+const MOST_CONNECTIONS = { metrics: 16, healthz: 512 };
 /** A change may wait for two sync periods (§13.2). */
 const PERIODS = 2;
 

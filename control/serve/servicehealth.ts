@@ -8,7 +8,7 @@ import type { Listen } from "./http.ts";
 import { explainRefusal, formatPlace, RETRY_SECONDS, Standing } from "./standing.ts";
 
 /** Load balancers ask from a few addresses, every few seconds. */
-const MOST_CONNECTIONS = 64;
+const MOST_CONNECTIONS = 128;
 
 export interface ServiceHealthOptions {
   listen: Listen;

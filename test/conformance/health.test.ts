@@ -3,6 +3,7 @@
 import test, { type ExecutionContext } from "ava";
 import { waitFor } from "../../lab/wait.ts";
 import { type Answered, HEALTHZ, NODE, WholeAgent } from "../serve/agent.ts";
+import { NEW_NODE_IS_NOT_ELIGIBLE } from "./exceptions.ts";
 import { readVectorFile } from "./vectors.ts";
 
 interface ExpectedAnswer {
@@ -155,7 +156,7 @@ for (const step of vectors?.serviceHealth ?? []) {
 
 if (vectors !== undefined) {
   test("the answers of /healthz and /livez follow the timeline", async (t) => {
-    // The recorded proxy knows its node at its start, and is taken for one that serves.
+    t.log(NEW_NODE_IS_NOT_ELIGIBLE);
     const agent = new WholeAgent(t, { startMs: START_MS, isServing: true });
     agent.monitor.start();
     await waitFor(() => agent.places.includes(HEALTHZ), { what: "the health server" });
