@@ -42,6 +42,7 @@ export function makeMonitor(options: MonitoringOptions): Monitor {
   const { settings, given, version, kernel, cgroup, cluster, dataplane, clients } = options;
   const { source, nodeName, log, parts, onFatal } = options;
   const { healthz, metrics, bindAddressHardFail, syncPeriodMs } = settings;
+  const isServing = missingHooks(kernel.pins, cgroup).length === 0;
   return new Monitor({
     cluster,
     log,
@@ -50,7 +51,7 @@ export function makeMonitor(options: MonitoringOptions): Monitor {
     metrics,
     bindAddressHardFail,
     syncPeriodMs,
-    isServing: missingHooks(kernel.pins, cgroup).length === 0,
+    isServing,
     configz: () => formatConfigz(effectiveValues(given)),
     series: options.series ?? DEFAULT_CHOICE,
     clock: machineClock,
@@ -58,7 +59,7 @@ export function makeMonitor(options: MonitoringOptions): Monitor {
     tell: (notice) => source.tell?.(notice),
     onFatal,
     measures: {
-      isAttached: () => parts().serving.isWhole,
+      isAttached: () => parts().serving.isWhole ?? isServing,
       servicePorts: () => dataplane.size,
       maps: () => [...dataplane.usage(), clients.usage()],
       reasons: () => readReasons(kernel.maps.svc_reasons),

@@ -27,9 +27,9 @@ export class Serving {
     this.#options = options;
   }
 
-  /** Whether all was attached and pinned at the last look. */
-  get isWhole(): boolean {
-    return this.#timer !== undefined && this.#fault === "";
+  /** Whether all was attached and pinned at the last look; undefined before start(). */
+  get isWhole(): boolean | undefined {
+    return this.#timer && this.#fault === "";
   }
 
   /** Attaches the programs, unless just these are attached already, and looks after them. */

@@ -155,15 +155,21 @@ labTest("a node whose agent cannot list anything yet is not ready, unless it ser
     return node.start(command, { ready: /Cannot (list|watch)/, timeoutSeconds: 60 });
   };
   const ask = (where: string) => get(node, `http://127.0.0.1:10256/${where}`);
+  const attached = async () => {
+    const { body } = await get(node, "http://127.0.0.1:10249/metrics");
+    return seriesOf(body, "bpfsvc_programs_attached");
+  };
   const anew = await startWaiting(node.pins);
   t.is((await ask("healthz")).status, 200, "what an agent before it programmed is served");
   t.is(await answerer(), "pod-b");
+  t.is(await attached(), 1, "nothing that an alert is for");
   await anew.stop();
   const first = await startWaiting(`${node.pins}/other`);
   const { status, body } = await ask("healthz");
   t.is(status, 503);
   t.like(JSON.parse(body), { nodeEligible: false, healthy: true });
   t.is((await ask("livez")).status, 200, "to restart it would help nobody");
+  t.is(await attached(), 0);
   await first.stop();
   await stage.startAgent();
   await until(node, "http://127.0.0.1:10256/healthz", answers(200));
