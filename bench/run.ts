@@ -13,6 +13,7 @@ import { devices } from "./devices.ts";
 import { dump } from "./dump.ts";
 import { type Machine, readMachine } from "./machine.ts";
 import { memory } from "./memory.ts";
+import { metrics } from "./metrics.ts";
 import { pod } from "./pod.ts";
 import { type Entry, formatMeasured, toEntries } from "./report.ts";
 import { select } from "./select.ts";
@@ -27,6 +28,7 @@ const benches: readonly Bench[] = [
   decode,
   cluster,
   devices,
+  metrics,
 ];
 
 const checkout = path.resolve(import.meta.dirname, "../..");

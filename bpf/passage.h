@@ -116,11 +116,6 @@ static __always_inline bool passage_is_pod(const struct passage *passage, const 
 	return !range_difference(&node->pods[ipv4 ? 0 : 1], source);
 }
 
-static __always_inline bool address_is_own(const struct address *address)
-{
-	return filter_lookup(address) & FILTER_NODE && source_find(address);
-}
-
 /* A pod or a process of this node (semantics §6.3). */
 static __always_inline bool request_inside(const struct request *request)
 {

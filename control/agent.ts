@@ -22,6 +22,8 @@ export interface AgentOptions {
   clock?: Clock;
   /** Called once, after everything of the first full list is in the maps. */
   onFirstSync: () => void;
+  /** Called after every flush, with what it could not write. */
+  onFlush?: (flush: { errors: readonly RowError[]; durationMs: number }) => void;
   /** Called after a flush that took endpoints of UDP away. */
   onUdpDeparture: () => void;
   /** An error that the agent cannot go on after. */
@@ -87,6 +89,7 @@ export class Agent implements Sink {
 
   #sync(isFirst = false): void {
     const { cluster, dataplane, log } = this.#options;
+    const startMs = this.#clock.now();
     const { changed, removed, addresses, serviceRanges, problems, resolved } = cluster.takeDirty();
     for (const problem of problems) log.warn(problem.message);
     for (const problem of resolved) log.info(`No longer: ${problem.message}`);
@@ -96,7 +99,7 @@ export class Agent implements Sink {
     dataplane.removeAddresses(addresses.removed);
     dataplane.setServiceRanges(serviceRanges);
     if (isFirst) dataplane.removeOthers();
-    this.#report(dataplane.flush());
+    this.#report(dataplane.flush(), { startMs });
     if (dataplane.takeUdpDeparture()) this.#options.onUdpDeparture();
     log.debug(`Synced ${changed.length} changed and ${removed.length} removed service ports`);
     this.#pace.ended();
@@ -108,8 +111,7 @@ export class Agent implements Sink {
   async #release(): Promise<void> {
     const { dataplane, log } = this.#options;
     try {
-      const hasWaiting = await dataplane.release();
-      if (hasWaiting || dataplane.hasQuarantine) this.changed();
+      if ((await dataplane.release()) || dataplane.hasQuarantine) this.changed();
     } catch (error) {
       log.error(`Cannot wait for readers of the maps: ${(error as Error).message}`);
       this.#scheduleRetry();
@@ -117,18 +119,16 @@ export class Agent implements Sink {
   }
 
   #scheduleRetry(): void {
+    const { dataplane, syncPeriodMs } = this.#options;
     this.#callOffRetry();
-    if (!this.#options.dataplane.isPending) {
-      this.#retryMs = RETRY_FIRST_MS;
-      return;
-    }
-    const wait = Math.min(this.#retryMs, this.#options.syncPeriodMs);
-    this.#callOffRetry = this.#clock.after(wait, () => this.changed());
-    this.#retryMs = wait * 2;
+    const waitMs = Math.min(this.#retryMs, syncPeriodMs);
+    this.#retryMs = dataplane.isPending ? waitMs * 2 : RETRY_FIRST_MS;
+    if (dataplane.isPending) this.#callOffRetry = this.#clock.after(waitMs, () => this.changed());
   }
 
-  #report(errors: readonly RowError[]): void {
-    const { log } = this.#options;
+  #report(errors: readonly RowError[], { startMs }: { startMs: number }): void {
+    const { log, onFlush } = this.#options;
+    onFlush?.({ errors, durationMs: this.#clock.now() - startMs });
     const current = new Map(errors.map(({ key, message }) => [key, message]));
     for (const [key, message] of current)
       if (this.#reported.get(key) !== message)

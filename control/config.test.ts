@@ -178,6 +178,7 @@ test("a server without a port gets its own, on the family of the node's address"
     { address: "::", port: 10256 },
     { address: "::1", port: 10249 },
   ]);
+  t.deepEqual(both("healthzBindAddress: 127.0.0.1:0")[0], { address: "127.0.0.1", port: 0 });
   const flags = { "healthz-bind-address": "", "metrics-bind-address": "" };
   t.like(readConfig({ flags }).config, { healthz: undefined, metrics: undefined });
 });

@@ -42,8 +42,8 @@ test("every flag of the table can be typed, and is found again under its own nam
 
 test("flags that have an effect are in --help, the others are not", (t) => {
   const help = addFlags(new Command("run"), FLAGS).helpInformation();
-  for (const flag of ["--cluster-cidr", "--node ", "--iptables-min-sync-period", "-v, --v"])
+  for (const flag of ["--cluster-cidr", "--node ", "--healthz-bind-address", "-v, --v"])
     t.true(help.includes(flag), flag);
-  for (const flag of ["--conntrack-min", "--ipvs-scheduler", "--healthz-bind-address"])
+  for (const flag of ["--conntrack-min", "--ipvs-scheduler", "--profiling"])
     t.false(help.includes(flag), flag);
 });

@@ -15,6 +15,7 @@ import { DEFAULT_PINS, ExitCode, UserError } from "./exit.ts";
 import { addFlags, FLAGS, SERVING_FLAGS, typedFlags } from "./flags.ts";
 import { LOG_LEVELS } from "./levels.ts";
 import { FORMATS } from "./print.ts";
+import { parseChoice, type SeriesChoice } from "./serve/metrics/series.ts";
 
 declare const BPFSVC_VERSION: string | undefined;
 
@@ -25,7 +26,7 @@ const INERT_FLAGS =
   "\nThe other flags of kube-proxy are accepted, and each that has no effect is told in the log.";
 
 /** What commander makes of the flags of `run`; those of the table of settings among them. */
-type RunFlags = Omit<RunOptions, "flags"> & {
+type RunFlags = Omit<RunOptions, "flags" | "version"> & {
   [flag: string]: unknown;
   writeConfigTo?: string;
   cleanup?: boolean;
@@ -84,6 +85,13 @@ function forwardingOption(): Option {
   return new Option("--forwarding <how>", help).choices(FORWARDING).default("snat");
 }
 
+/** How many service ports, or which Services. */
+function services(text: string): SeriesChoice {
+  const choice = parseChoice(text);
+  if (choice !== undefined) return choice;
+  throw new InvalidArgumentError('it must be a number, or names such as "shop/web,shop/dns".');
+}
+
 function runCommand(): Command {
   const command = new Command("run")
     .description("run the agent: keep the maps true to the objects, until SIGTERM")
@@ -105,6 +113,11 @@ function runCommand(): Command {
     .option("--max-backends <count>", "endpoints of service ports, likewise", count)
     .option("--max-slots <count>", "slots of all selection tables together, likewise", count)
     .option("--max-flows <count>", "connections from outside, likewise", count)
+    .option(
+      "--metrics-services <which>",
+      "whose connections /metrics counts: so many, the busiest, or namespace/name,… (default: 100)",
+      services,
+    )
     .addOption(
       new Option("--log-level <level>", "what to log (default: info)").choices(LOG_LEVELS),
     );
@@ -128,7 +141,7 @@ async function startRun(options: RunFlags): Promise<void> {
   } else if (options.cleanup) {
     await (await import("./command/cleanup.ts")).cleanup(options);
   } else {
-    await (await import("./command/run.ts")).run({ ...options, flags });
+    await (await import("./command/run.ts")).run({ ...options, flags, version: version() });
   }
 }
 

@@ -18,10 +18,12 @@ import { type Kernel, openKernel } from "../dataplane/takeover.ts";
 import { ExitCode, UserError } from "../exit.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { Cluster } from "../model/cluster.ts";
+import type { ProxyConfig } from "../model/config.ts";
 import { cgroup2Root, defaultNodeName, defaultRouteAddresses } from "../source/host.ts";
 import { KubernetesSource } from "../source/kubernetes/kubernetes.ts";
 import { ManifestSource } from "../source/manifests.ts";
 import type { Source } from "../source/source.ts";
+import { makeMonitor } from "./monitoring.ts";
 import { PacketPath } from "./packetpath.ts";
 import { deviceRodata, type RunOptions, socketRodata } from "./runoptions.ts";
 import { Serving } from "./serving.ts";
@@ -32,36 +34,37 @@ import { Surroundings } from "./surroundings.ts";
 /** Runs until SIGTERM or SIGINT. Throws UserError for what the user can put right. */
 export async function run(options: RunOptions): Promise<void> {
   const file = options.config === undefined ? undefined : openConfigFile(options.config);
-  const { config: settings, notes } = readConfig({ ...options, file });
+  const given = { ...options, file };
+  const { config: settings, notes } = readConfig(given);
   const log = createLogger({ level: settings.logLevel, format: settings.logFormat });
   for (const note of notes) log.info(note);
   if (options.initOnly) return log.info("There is nothing to set up ahead: --init-only ends here");
   const { proxy: config } = settings;
   const nodeName = settings.nodeName ?? defaultNodeName();
   const source = makeSource(settings, { nodeName, stateFile: options.stateFile, log });
-  checkPrivileges();
-  const cgroup = options.cgroup ?? cgroup2Root();
-  checkCgroup(cgroup);
-  const pins = new Pins(options.pins);
-  const lock = pins.open();
-  const rodata = socketRodata(options, config);
-  const kernel = openKernel(pins, { rodata, capacities: capacities(options) });
-  for (const { level, message } of kernel.notes) log[level](message);
-  // What an agent before this one gave up may still be read, and is free to this one.
-  await kernel.storage.grace();
+  const { cgroup, rodata, kernel, lock } = await openMaps(options, { config, log });
   const fallbackNodeAddresses = defaultRouteAddresses();
   const cluster = new Cluster({ nodeName, fallbackNodeAddresses, config });
   const dataplane = new Dataplane(new Maps(kernel.storage));
+  const clients = new Clients(kernel.storage.clients);
+  const ended = newEnd();
+  const onFatal = (error: unknown) => ended.reject(error);
+  const monitor = makeMonitor({
+    ...{ settings, given, kernel, cgroup, cluster, dataplane, clients, source, log, onFatal },
+    ...{ version: options.version, nodeName, series: options.metricsServices },
+    parts: () => ({ serving, stale: stale.sockets }),
+  });
   const surroundings = new Surroundings({
     cluster,
     config,
     cgroup,
-    clients: new Clients(kernel.storage.clients),
+    clients,
     unknownClients: () => countUnknownClients(kernel.maps.svc_reasons),
     onChange: () => agent.changed(),
     log,
   });
-  const serving = new Serving({ kernel, cgroup, rodata, log });
+  const onLook = (isWhole: boolean) => monitor.attached(isWhole);
+  const serving = new Serving({ kernel, cgroup, rodata, log, onLook });
   const packetPath = new PacketPath({
     kernel,
     cluster,
@@ -70,7 +73,6 @@ export async function run(options: RunOptions): Promise<void> {
     log,
   });
   const stale = makeStale(kernel, { dataplane, cgroup, log });
-  const ended = newEnd();
   const agent = new Agent({
     cluster,
     dataplane,
@@ -84,31 +86,49 @@ export async function run(options: RunOptions): Promise<void> {
       serving.start();
       packetPath.start();
       log.info(`serving ${dataplane.size} service ports of node "${nodeName}"`);
-      for (const each of stale) each.start();
+      stale.start();
     },
-    onUdpDeparture: () => {
-      for (const each of stale) each.trigger();
-    },
-    onFatal: (error) => ended.reject(error),
+    onUdpDeparture: () => stale.trigger(),
+    onFlush: (flush) => monitor.updated(flush),
+    onFatal,
   });
-  const unwatch = file && watchConfigFile(file, { onChange: (error) => ended.reject(error) });
-  for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => ended.resolve());
+  const unwatch = file && watchConfigFile(file, { onChange: onFatal });
   try {
+    monitor.start();
     surroundings.look();
     // A source waits for a server that does not answer; a signal ends that too.
-    await Promise.race([source.start(agent), ended.promise]);
+    await Promise.race([source.start(monitor.watch(agent)), ended.promise]);
     await ended.promise;
-    log.info(`Stopped; what is programmed in "${pins.folder}" keeps serving`);
+    log.info(`Stopped; what is programmed in "${kernel.pins.folder}" keeps serving`);
   } finally {
     unwatch?.();
+    monitor.stop();
     agent.stop();
     surroundings.stop();
     serving.stop();
     packetPath.stop();
-    for (const each of stale) each.stop();
+    stale.stop();
     await source.close();
     lock.release();
   }
+}
+
+/** The maps that are this agent's to write, and what its programs are to be loaded with. */
+async function openMaps(
+  options: RunOptions,
+  { config, log }: { config: ProxyConfig; log: Logger },
+) {
+  checkPrivileges();
+  const cgroup = options.cgroup ?? cgroup2Root();
+  checkCgroup(cgroup);
+  const pins = new Pins(options.pins);
+  const lock = pins.open();
+  const rodata = socketRodata(options, config);
+  const kernel = openKernel(pins, { rodata, capacities: capacities(options) });
+  for (const { level, message } of kernel.notes) log[level](message);
+  // What an agent before this one gave up may still be read, and is free to this one.
+  await kernel.storage.grace();
+  return { cgroup, rodata, kernel, lock };
 }
 
 /** The place that objects come from. Throws UserError if there is none. */
@@ -126,13 +146,25 @@ function makeSource(
   );
 }
 
-/** What forgets endpoints that left. */
+/** What forgets endpoints that left: where sockets hold them, and where flows do. */
 function makeStale(
   { maps, storage: { flows } }: Kernel,
   { dataplane, cgroup, log }: { dataplane: Dataplane; cgroup: string; log: Logger },
-): (StaleSockets | StaleFlows)[] {
-  const serves = () => dataplane.servesFlows();
-  return [new StaleSockets({ maps, cgroup, log }), new StaleFlows({ flows, serves, log })];
+) {
+  const sockets = new StaleSockets({ maps, cgroup, log });
+  const both = [sockets, new StaleFlows({ flows, serves: () => dataplane.servesFlows(), log })];
+  return {
+    sockets,
+    start: () => {
+      for (const each of both) each.start();
+    },
+    trigger: () => {
+      for (const each of both) each.trigger();
+    },
+    stop: () => {
+      for (const each of both) each.stop();
+    },
+  };
 }
 
 /** A promise that a signal resolves and a fatal error rejects. */
@@ -147,6 +179,7 @@ function newEnd(): {
     resolve = onResolve;
     reject = onReject;
   });
+  for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, resolve);
   // It may be rejected before anybody waits for it; who does then still gets the error.
   promise.catch(() => {});
   return { promise, resolve, reject };
@@ -169,9 +202,10 @@ function warnOfMissingNode(cluster: Cluster, nodeName: string, log: Logger): voi
   const { fromNode, addresses } = cluster.nodePorts;
   if (fromNode) return;
   const list = [...addresses.ipv4, ...addresses.ipv6].join(", ") || "no address at all";
+  const health = cluster.nodeObject ? "" : ", and /healthz says that the node is not eligible";
   log.warn(
     `No Node object "${nodeName}" with addresses: node ports are served on the default-route ` +
-      `device's addresses (${list})`,
+      `device's addresses (${list})${health}`,
   );
 }
 

@@ -5,10 +5,13 @@ import type { Rodata } from "../dataplane/kernel.ts";
 import { ownNamespace } from "../dataplane/namespaces.ts";
 import type { LogLevel } from "../levels.ts";
 import type { ProxyConfig } from "../model/config.ts";
+import type { SeriesChoice } from "../serve/metrics/series.ts";
 import { type DeviceChoice, FORWARDING, type MASQUERADE } from "./deviceoptions.ts";
 import { arePodsInside } from "./surroundings.ts";
 
 export interface RunOptions {
+  /** Of this program. */
+  version: string;
   /** kube-proxy's (config/fields.ts). */
   flags: Flags;
   config?: string;
@@ -28,6 +31,7 @@ export interface RunOptions {
   maxBackends?: number;
   maxSlots?: number;
   maxFlows?: number;
+  metricsServices?: SeriesChoice;
   logLevel?: LogLevel;
 }
 

@@ -13,6 +13,8 @@ export interface ServingOptions {
   cgroup: string;
   rodata: Rodata;
   log: Logger;
+  /** Told after every look whether all is attached and pinned. */
+  onLook: (isWhole: boolean) => void;
 }
 
 export class Serving {
@@ -23,6 +25,11 @@ export class Serving {
 
   constructor(options: ServingOptions) {
     this.#options = options;
+  }
+
+  /** Whether all was attached and pinned at the last look; undefined before start(). */
+  get isWhole(): boolean | undefined {
+    return this.#timer && this.#fault === "";
   }
 
   /** Attaches the programs, unless just these are attached already, and looks after them. */
@@ -76,5 +83,6 @@ export class Serving {
       if (message !== this.#fault) log.error(`Not everything is served: ${message}`);
       this.#fault = message;
     }
+    this.#options.onLook(this.#fault === "");
   }
 }

@@ -32,11 +32,17 @@ export class StaleSockets {
   #wanted = 0;
   #walking = false;
   #pause: NodeJS.Timeout | undefined;
+  #broken = 0;
   /** What could not be looked at, as told already. */
   readonly #told = new Set<string>();
 
   constructor(options: StaleSocketsOptions) {
     this.#options = options;
+  }
+
+  /** How many sockets were broken so far. */
+  get brokenCount(): number {
+    return this.#broken;
   }
 
   /** Breaks what is stale from before; or says once that this kernel cannot. */
@@ -82,6 +88,7 @@ export class StaleSockets {
     } catch (error) {
       this.#tell((error as Error).message);
     }
+    this.#broken += broken;
     if (broken > 0) log.info(`Broke ${broken} UDP sockets whose endpoint has left`);
     this.#walking = false;
     this.#pause = setTimeout(() => {

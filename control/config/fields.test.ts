@@ -234,11 +234,3 @@ for (const [name, field] of FIELD_LIST) {
     });
   }
 }
-
-test("what cannot be had yet is not honoured in silence", (t) => {
-  const flags = { "healthz-bind-address": "0.0.0.0:1", "metrics-bind-address": "0.0.0.0:2" };
-  t.deepEqual(readConfig({ flags }).notes, [
-    "--healthz-bind-address has no effect: this version serves neither health checks nor metrics",
-    "--metrics-bind-address has no effect: this version serves neither health checks nor metrics",
-  ]);
-});

@@ -54,7 +54,6 @@ const LOCAL_MODES: readonly (DetectLocalMode | "")[] = [
 const HEALTHZ_PORT = 10256;
 const METRICS_PORT = 10249;
 
-const NO_SERVER = { inert: "this version serves neither health checks nor metrics" };
 const NO_PROFILING = { inert: "there is no profile to be had over HTTP" };
 const NO_CONNTRACK = { inert: "bpfsvc neither uses connection tracking nor sets its limits" };
 const NO_MARK = { inert: "bpfsvc marks no packets" };
@@ -168,18 +167,18 @@ export const FIELDS = {
   }),
   healthzBindAddress: field(bindAddress(HEALTHZ_PORT), {
     initial: `0.0.0.0:${HEALTHZ_PORT}`,
-    duty: NO_SERVER,
     flags: ["healthz-bind-address"],
+    help: `where /healthz and /livez are answered, "": nowhere (default: 0.0.0.0:${HEALTHZ_PORT})`,
   }),
   metricsBindAddress: field(bindAddress(METRICS_PORT), {
     initial: `127.0.0.1:${METRICS_PORT}`,
-    duty: NO_SERVER,
     flags: ["metrics-bind-address"],
+    help: `where /metrics is served, "": nowhere (default: 127.0.0.1:${METRICS_PORT})`,
   }),
   bindAddressHardFail: field(BOOLEAN, {
     initial: false,
-    duty: NO_SERVER,
     flags: ["bind-address-hard-fail"],
+    help: "end if one of them cannot be listened on, instead of trying every 5 s",
   }),
   enableProfiling: field(BOOLEAN, {
     initial: false,

@@ -1,7 +1,7 @@
 // KubeProxyConfiguration files as people write them, good and bad, and as they are written here.
 import test from "ava";
 import { UserError } from "../exit.ts";
-import { formatConfigFile, openConfigFile, readConfigFile } from "./file.ts";
+import { formatConfigFile, formatConfigz, openConfigFile, readConfigFile } from "./file.ts";
 
 const HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
 
@@ -34,6 +34,13 @@ test("Go's zeros say nothing, where kube-proxy cannot tell them from silence", (
 
 test("a field of a later Kubernetes that is not set does no harm", (t) => {
   t.deepEqual(read(`${HEAD}iptables: {snatNodeInternalIP: null}`), {});
+});
+
+test("at /configz the same stands as JSON, below its API group", (t) => {
+  const values = new Map([["iptables.syncPeriod", "5s"]] as const);
+  t.like(JSON.parse(formatConfigz(values)), {
+    "kubeproxy.config.k8s.io": { kind: "KubeProxyConfiguration", iptables: { syncPeriod: "5s" } },
+  });
 });
 
 test("what is written is read again as it was", (t) => {

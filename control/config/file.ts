@@ -113,6 +113,16 @@ export function readConfigFile(file: ConfigFile): RawValues {
 
 /** The YAML text of a KubeProxyConfiguration, from its fields' values as a file has them. */
 export function formatConfigFile(values: RawValues): string {
+  return stringify(makeDocument(values));
+}
+
+/** A KubeProxyConfiguration as kube-proxy shows it at /configz: JSON. */
+export function formatConfigz(values: RawValues): string {
+  return JSON.stringify({ [TYPE.apiVersion.split("/")[0]!]: makeDocument(values) });
+}
+
+/** The fields as they are nested in a file. */
+function makeDocument(values: RawValues): Record<string, unknown> {
   const root: Record<string, unknown> = { ...TYPE };
   for (const [name] of FIELD_LIST) {
     const parts = name.split(".");
@@ -124,5 +134,5 @@ export function formatConfigFile(values: RawValues): string {
     }
     section[last] = values.get(name);
   }
-  return stringify(root);
+  return root;
 }

@@ -191,7 +191,10 @@ function splitPort(text: string): { host: string; port: string } | undefined {
   return port === undefined ? undefined : { host: bracketed ?? plain ?? "", port };
 }
 
-/** An address with a port, or without: then `port` is meant. A flag may say "": nowhere. */
+/**
+ * An address with a port, or without: then the default is meant; 0 is any free one. A flag may say
+ * "": nowhere.
+ */
 export function bindAddress(defaultPort: number): Kind<BindAddress | undefined> {
   const examples = `"0.0.0.0:${defaultPort}" or "[::]:${defaultPort}"`;
   const fix = `write an address and a port, such as ${examples}`;
@@ -204,7 +207,7 @@ export function bindAddress(defaultPort: number): Kind<BindAddress | undefined> 
       const { host, port } = splitPort(text) ?? { host: text, port: String(defaultPort) };
       const address = canonicalAddress(host);
       const number = Number(port);
-      if (address === undefined || number < 1 || number > 65535) return isNot(value, fix);
+      if (address === undefined || number > 65535) return isNot(value, fix);
       return { address, port: number };
     },
   });

@@ -33,7 +33,7 @@ test("the map holds just the clients that were given, as their own", (t) => {
   });
   t.deepEqual(clients.replace([OTHER]), []);
   t.deepEqual(Object.keys(read(hash)), ["1099511627777"]);
-  t.is(clients.size, 1);
+  t.is(clients.usage().entries, 1);
 });
 
 test("only what differs is written, also after a restart", (t) => {
@@ -66,5 +66,5 @@ test("a client that cannot be written is named and tried again", (t) => {
   t.deepEqual(clients.replace([POD]), [{ key: "10.244.1.3", message: "ENOMEM" }]);
   hash.fails = () => false;
   t.deepEqual(clients.replace([POD]), []);
-  t.is(clients.size, 1);
+  t.is(clients.usage().entries, 1);
 });

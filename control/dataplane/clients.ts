@@ -4,7 +4,7 @@ import { client } from "../../bindings/layout.ts";
 import { formatAddress } from "../model/address.ts";
 import { CapacityError, type RowError } from "./errors.ts";
 import { addressBytes, type HashStore } from "./maps.ts";
-import { bytesToText, Table, textToBytes } from "./table.ts";
+import { bytesToText, type MapUsage, Table, textToBytes } from "./table.ts";
 
 /** A network namespace: what it connects from, and whether it counts as a pod (semantics §6.3). */
 export interface ClientRow {
@@ -22,9 +22,9 @@ export class Clients {
     this.#table = new Table(store);
   }
 
-  /** Network namespaces in the map. */
-  get size(): number {
-    return this.#table.actual.size;
+  /** How full the map is, in network namespaces. */
+  usage(): MapUsage {
+    return this.#table.usage("svc_clients");
   }
 
   /** Makes the map hold just these. Returns those that it does not; the next call tries again. */

@@ -1,5 +1,6 @@
 import test from "ava";
 import fc from "fast-check";
+import { backend, service } from "../../bindings/layout.ts";
 import type { AddressRow, BackendRow, FrontendRow, ServiceRow } from "../model/rows.ts";
 import { Dataplane } from "./dataplane.ts";
 import { Maps } from "./maps.ts";
@@ -373,6 +374,56 @@ test("a failed write of an address names it, and is tried again", (t) => {
   storage.frontends.fails = () => false;
   t.deepEqual(dataplane.flush(), []);
   t.deepEqual(readAll(storage), { "fd00:10:96::1|0|0": [["refuse"]] });
+});
+
+test("what programs counted is told by row, of endpoints that left too, and once", async (t) => {
+  const storage = memoryStorage();
+  const maps = new Maps(storage);
+  const dataplane = new Dataplane(maps);
+  dataplane.replace([
+    makeRow({ name: "a", frontends: [1], endpoints: [1, 2] }),
+    makeRow({ name: "b", frontends: [2], endpoints: [1] }),
+  ]);
+  dataplane.flush();
+  const backends = new DataView(storage.backends.buffer);
+  const services = new DataView(storage.services.buffer);
+  for (const id of maps.usedBackends())
+    backends.setBigUint64(id * backend.bytes + backend.offset.connections, 2n ** 33n + 10n, true);
+  services.setBigUint64(service.bytes + service.offset.refused, 3n, true);
+  services.setBigUint64(service.bytes + service.offset.dropped, 4n, true);
+  const each = 2 ** 33 + 10;
+  const counted = [
+    { key: "test/a:/TCP/4", connections: 2 * each, refused: 0, dropped: 0 },
+    { key: "test/b:/TCP/4", connections: each, refused: 3, dropped: 4 },
+  ];
+  t.deepEqual([...dataplane.counters()], counted);
+  dataplane.replace([makeRow({ name: "a", frontends: [1], endpoints: [] })]);
+  dataplane.flush();
+  t.deepEqual([...dataplane.counters()], counted, "while a reader may still count");
+  await dataplane.release();
+  t.deepEqual([...dataplane.counters()], counted, "and after");
+});
+
+test("how full each map is, and what the kernel refused, is told by map", (t) => {
+  const storage = memoryStorage({ backends: 8, frontends: 4 });
+  const dataplane = new Dataplane(new Maps(storage));
+  dataplane.replace([makeRow({ name: "a", frontends: [1, 2], endpoints: [1, 2, 3] })]);
+  dataplane.setServiceRanges(["10.96.0.0/16"]);
+  storage.frontends.fails = () => true;
+  dataplane.flush();
+  storage.frontends.fails = () => false;
+  dataplane.flush();
+  const usage = Object.fromEntries(
+    dataplane
+      .usage()
+      .map(({ map, entries, capacity, errors }) => [map, [entries, capacity, errors]]),
+  );
+  t.deepEqual(usage.svc_frontends, [2, 4, 4], "each of two entries was tried twice");
+  t.deepEqual(usage.svc_backends, [3, 8, undefined]);
+  t.deepEqual(usage.svc_services, [1, 64, undefined]);
+  t.deepEqual(usage.svc_slots, [4, 4096, undefined]);
+  t.deepEqual(usage.svc_ranges, [1, 16, undefined]);
+  t.deepEqual(usage.svc_names, [1, 64, 0]);
 });
 
 /** One step of a random life: rows come, change and go, the agent restarts, writes fail. */

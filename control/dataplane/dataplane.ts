@@ -22,7 +22,14 @@ import {
 import { isSettled, type Plan, type Pools, planService, sameEntry } from "./plan.ts";
 import { ServiceRanges } from "./ranges.ts";
 import { restore, serviceIdOf } from "./restore.ts";
-import { bytesToText, Table, type TableError, textToBytes } from "./table.ts";
+import { bytesToText, type MapUsage, Table, type TableError, textToBytes } from "./table.ts";
+
+export interface RowCounters {
+  key: string;
+  connections: number;
+  refused: number;
+  dropped: number;
+}
 
 /** Ids, extents and places that nothing refers to, but a program may. */
 interface Quarantine {
@@ -79,6 +86,32 @@ export class Dataplane {
   /** Service rows in the maps. */
   get size(): number {
     return this.#held.size;
+  }
+
+  /** How full each map is that the agent fills. */
+  usage(): MapUsage[] {
+    const { services, backends, extents } = this.#pools;
+    const pool = (map: string, { used, capacity }: { used: number; capacity: number }) => {
+      return { map, entries: used, capacity };
+    };
+    return [
+      this.#frontends.usage("svc_frontends"),
+      pool("svc_services", services),
+      pool("svc_backends", backends),
+      pool("svc_slots", extents),
+      this.#names.usage("svc_names"),
+      this.#sources.usage("svc_sources"),
+      this.#ranges.usage(),
+    ];
+  }
+
+  /** What each service row has counted since it was first programmed, by its key. */
+  *counters(): Generator<RowCounters> {
+    const sums = this.#maps.sumConnections(this.#pools.backends.end);
+    for (const { key, id } of this.#held.values()) {
+      const { departed, refused, dropped } = this.#maps.readCounters(id);
+      yield { key, connections: sums[id]! + departed, refused, dropped };
+    }
   }
 
   /** True while something waits to be written: for room, or for a write to succeed. */

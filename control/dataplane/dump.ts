@@ -27,16 +27,9 @@ import { checkLayout, Meta, type OpenMaps, openPinned } from "./kernel.ts";
 import { decodeSource, decodeTable } from "./maps.ts";
 import type { Pins } from "./pins.ts";
 import { readRanges } from "./ranges.ts";
-import { readReason } from "./reasons.ts";
+import { readReasons } from "./reasons.ts";
 import { decodeText } from "./restore.ts";
-import {
-  ACTION_WORDS,
-  KIND_WORDS,
-  PROTOCOL_WORDS,
-  REASON_WORDS,
-  STATE_WORDS,
-  TYPE_WORDS,
-} from "./words.ts";
+import { ACTION_WORDS, KIND_WORDS, PROTOCOL_WORDS, STATE_WORDS, TYPE_WORDS } from "./words.ts";
 
 export type TableName = "internal" | "inside" | "outside";
 
@@ -142,7 +135,12 @@ export class DumpReader {
       const serviceRanges = [...readRanges(this.#ranges).values()].sort(compare);
       const isWhole = before === this.#meta.sequence && (before & 1n) === 0n;
       if (isWhole || attempt === ATTEMPTS)
-        return { node: this.#meta.node, ...rest, serviceRanges, reasons: this.#readReasons() };
+        return {
+          node: this.#meta.node,
+          ...rest,
+          serviceRanges,
+          reasons: Object.fromEntries(readReasons(this.#maps.svc_reasons)),
+        };
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
   }
@@ -244,13 +242,6 @@ export class DumpReader {
       const owner = services.get(id);
       if (owner?.sources) owner.sources = { ...owner.sources, ranges: ranges.sort(compare) };
     }
-  }
-
-  #readReasons(): Record<string, number> {
-    const counts: Record<string, number> = {};
-    for (const [word, index] of REASON_WORDS)
-      counts[word] = Number(readReason(this.#maps.svc_reasons, index));
-    return counts;
   }
 
   #readBackends(services: Map<number, DumpedService>): void {

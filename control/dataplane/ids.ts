@@ -5,6 +5,7 @@
 export class Ids {
   readonly capacity: number;
   #next = 0;
+  #end = 0;
   #used = new Set<number>();
   #free: number[] = [];
   #freeHead = 0;
@@ -16,6 +17,11 @@ export class Ids {
   /** How many ids are in use. */
   get used(): number {
     return this.#used.size;
+  }
+
+  /** No id from here on was ever in use, as far as is known. */
+  get end(): number {
+    return this.#end;
   }
 
   /** An id that is not in use, or undefined if all are. */
@@ -36,7 +42,7 @@ export class Ids {
 
   /** Marks an id found in a pinned map as used. Call before the first take(). */
   reserve(id: number): void {
-    this.#used.add(id);
+    this.#hand(id);
   }
 
   /** Gives an id back. Throws if it is not in use: two owners would share a row. */
@@ -47,6 +53,7 @@ export class Ids {
 
   #hand(id: number): number {
     this.#used.add(id);
+    this.#end = Math.max(this.#end, id + 1);
     return id;
   }
 }

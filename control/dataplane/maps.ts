@@ -75,6 +75,12 @@ export interface TableWord {
   whenEmpty: number;
 }
 
+export interface ServiceRowCounters {
+  departed: number;
+  refused: number;
+  dropped: number;
+}
+
 /** How much was written since the maps were opened: what the tests of economy count. */
 export interface WriteCounts {
   backends: number;
@@ -84,6 +90,7 @@ export interface WriteCounts {
 
 export const TABLE_COUNT = table.TABLE_COUNT;
 const WORD_BYTES = 8;
+const TWO_32 = 2 ** 32;
 /** The bits before an IPv4 address in its 16 bytes. */
 const MAPPED_BITS = 96;
 const SLOT_BYTES = 4;
@@ -202,6 +209,32 @@ export class Maps {
   /** Connections that this use of the id has had. */
   backendConnections(id: number): bigint {
     return this.#backends.getBigUint64(id * backend.bytes + backend.offset.connections, true);
+  }
+
+  /**
+   * Connections of the endpoints that each service has, by its id; those that left are in its own
+   * counters. No backend id from `end` on is in use.
+   */
+  sumConnections(end: number): Float64Array {
+    const sums = new Float64Array(this.serviceCapacity);
+    const { connections, service: owner, state } = backend.offset;
+    for (let at = 0; at < end * backend.bytes; at += backend.bytes) {
+      if (this.#backends.getUint8(at + state) === backendState.BACKEND_FREE) continue;
+      const id = this.#backends.getUint32(at + owner, true);
+      sums[id] = sums[id]! + readCount(this.#backends, at + connections);
+    }
+    return sums;
+  }
+
+  /** What programs and agent have counted in a service's row. */
+  readCounters(id: number): ServiceRowCounters {
+    const { departed, refused, dropped } = service.offset;
+    const at = id * service.bytes;
+    return {
+      departed: readCount(this.#services, at + departed),
+      refused: readCount(this.#services, at + refused),
+      dropped: readCount(this.#services, at + dropped),
+    };
   }
 
   /** Fills a row that nothing refers to; the word that makes it readable comes last. */
@@ -367,6 +400,11 @@ export function encodeName(name: {
 
 function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** A u64 as a number, exact up to 2^53: no bigint, of which a scrape would make 100,000. */
+function readCount(view: DataView, at: number): number {
+  return view.getUint32(at + 4, true) * TWO_32 + view.getUint32(at, true);
 }
 
 function words(bytes: Uint8Array): BigUint64Array {

@@ -29,11 +29,11 @@ import {
 import { bytesToText, textToBytes } from "./table.ts";
 import { ACTION_WORDS } from "./words.ts";
 
-/** A hash map in memory. `fails` is asked before each entry is written or removed. */
+/** A hash map in memory. `fails` is asked before an entry is written, or some are removed. */
 export class MemoryHash implements HashStore {
   readonly entriesByKey = new Map<string, string>();
   readonly maxEntries: number;
-  fails: () => boolean = () => false;
+  fails: (key: string) => boolean = () => false;
   afterWrite: () => void = () => {};
   writes = 0;
   readonly #keyBytes: number;
@@ -50,7 +50,7 @@ export class MemoryHash implements HashStore {
     for (let index = 0; index < count; index++) {
       const key = bytesToText(keys.subarray(index * this.#keyBytes, (index + 1) * this.#keyBytes));
       const isFull = !this.entriesByKey.has(key) && this.entriesByKey.size >= this.maxEntries;
-      if (isFull || this.fails())
+      if (isFull || this.fails(key))
         throw Object.assign(new Error(isFull ? "E2BIG" : "ENOMEM"), { done: index });
       const from = index * this.#valueBytes;
       this.entriesByKey.set(key, bytesToText(values.subarray(from, from + this.#valueBytes)));
@@ -60,7 +60,7 @@ export class MemoryHash implements HashStore {
   }
 
   deleteBatch(keys: Uint8Array): void {
-    if (this.fails()) throw new Error("EBUSY");
+    if (this.fails(bytesToText(keys.subarray(0, this.#keyBytes)))) throw new Error("EBUSY");
     for (let at = 0; at < keys.length; at += this.#keyBytes) {
       this.entriesByKey.delete(bytesToText(keys.subarray(at, at + this.#keyBytes)));
       this.writes++;

@@ -4,6 +4,7 @@
 import { limit, serviceRange, serviceRanges } from "../../bindings/layout.ts";
 import { CapacityError, type RowError } from "./errors.ts";
 import { formatRange, rangeBytes } from "./maps.ts";
+import type { MapUsage } from "./table.ts";
 
 const PLACES = limit.SERVICE_RANGES;
 
@@ -62,6 +63,11 @@ export class ServiceRanges {
   get differs(): boolean {
     if (this.#unwanted().length > 0) return true;
     return this.#missing().length > 0 && this.#freePlace() !== undefined;
+  }
+
+  /** How full the map is, in ranges. */
+  usage(): MapUsage {
+    return { map: "svc_ranges", entries: this.#places.size, capacity: PLACES };
   }
 
   /** The ranges for which there is no room. */

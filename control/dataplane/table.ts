@@ -23,12 +23,22 @@ export interface TableError {
   error: Error;
 }
 
+/** A map that the agent fills, in entries. */
+export interface MapUsage {
+  map: string;
+  entries: number;
+  capacity: number;
+  /** Writes of entries that the kernel has refused so far; absent where it has no say in them. */
+  errors?: number;
+}
+
 export class Table {
   readonly #store: HashStore;
   readonly #actual = new Map<string, string>();
   /** Where desired differs from actual: the value, or undefined to remove the key. */
   readonly #pending = new Map<string, string | undefined>();
   #desiredSize: number;
+  #refused = 0;
 
   /** Reads the map whole, once. */
   constructor(store: HashStore) {
@@ -61,6 +71,12 @@ export class Table {
 
   get pendingCount(): number {
     return this.#pending.size;
+  }
+
+  /** How full the map of this name is. */
+  usage(map: string): MapUsage {
+    const { size: entries } = this.#actual;
+    return { map, entries, capacity: this.maxEntries, errors: this.#refused };
   }
 
   /** Every key that is in the kernel, or meant to be. */
@@ -107,6 +123,7 @@ export class Table {
         for (const key of batch) this.#done(key, undefined);
       } catch (error) {
         for (const key of batch) errors.push({ key, error: asError(error) });
+        this.#refused += batch.length;
       }
     }
     return errors;
@@ -128,6 +145,7 @@ export class Table {
         for (const [key, value] of rest.slice(0, done)) this.#done(key, value);
         const failed = rest[done];
         if (failed) errors.push({ key: failed[0], error: asError(error) });
+        this.#refused++;
         from += done + 1;
       }
     }

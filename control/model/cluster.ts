@@ -10,10 +10,12 @@ import type { Serving } from "./decision.ts";
 import { type LocalDetector, makeDetector } from "./detector.ts";
 import { findEndpoints, isSliceUsed } from "./endpoint.ts";
 import { makeServiceRow, type NodeContext } from "./frontend.ts";
+import { type HealthCheck, makeHealthCheck } from "./health.ts";
 import {
   firstOfFamily,
   groupByFamily,
   type HostAddresses,
+  listenAddresses,
   type NodePortAddresses,
   nodePortAddresses,
   overridePrimary,
@@ -96,6 +98,7 @@ export class Cluster {
   /** Rows with all the frontends they claim, and rows as they were handed out. */
   readonly #wanted = new Map<string, ServiceRow>();
   readonly #handedOut = new Map<string, ServiceRow>();
+  readonly #healthChecks = new Map<string, HealthCheck>();
   readonly #dirty = new Set<string>();
   #serviceRanges: readonly string[] = [];
   #areRangesTouched = false;
@@ -124,6 +127,22 @@ export class Cluster {
     const named = this.#node?.addresses.map(({ address }) => address) ?? [];
     const others = named.length > 0 ? named : this.#fallback;
     return [...new Set([...ipv4, ...ipv6, ...others])];
+  }
+
+  /** Where health-check node ports are listened on (§12.2). */
+  get listenAddresses(): NodePortAddresses {
+    const { addresses, nodePortAddresses: served } = this.#context;
+    return listenAddresses(this.#config, { primary: addresses.primary, served });
+  }
+
+  /** The Services that load balancers ask this node about (§12), as of the last batch. */
+  get healthChecks(): HealthCheck[] {
+    return [...this.#healthChecks.values()];
+  }
+
+  /** This node's own Node object, as of now; undefined if there is none. */
+  get nodeObject(): NodeObject | undefined {
+    return this.#node;
   }
 
   /** Tells pods from others, by the configuration and this Node's podCIDRs (§10.8). */
@@ -307,6 +326,7 @@ export class Cluster {
     const rows = this.#makeRows(state);
     const rowKeys = rows.map((row) => row.key);
     this.#addresses.replace(key, state.object === undefined ? NONE : addressClaims(state.object));
+    this.#refreshHealthCheck(key, state);
     for (const row of rows) {
       touched.add(row.key);
       this.#wanted.set(row.key, row);
@@ -320,6 +340,13 @@ export class Cluster {
     }
     state.rowKeys = rowKeys;
     if (state.object === undefined && state.slices.length === 0) this.#services.delete(key);
+  }
+
+  #refreshHealthCheck(key: string, { object, slices }: ServiceState): void {
+    const node = this.#context.topology;
+    const check = object && makeHealthCheck(object, { slices, node });
+    if (check === undefined) this.#healthChecks.delete(key);
+    else this.#healthChecks.set(key, check);
   }
 
   #makeRows({ object, slices }: ServiceState): ServiceRow[] {

@@ -1,9 +1,9 @@
 // What load balancers and supervisors are told: the answers of a Service's health-check node port
 // (§12) and of /healthz and /livez (§13). Pure: time is an argument, and who listens is not known.
-import type { Endpoint } from "./endpoint.ts";
-import type { NodeObject, ServiceObject } from "./objects.ts";
+import { type Endpoint, findEndpoints } from "./endpoint.ts";
+import type { NodeObject, ServiceObject, SliceObject } from "./objects.ts";
 import type { Family } from "./rows.ts";
-import { isExternalLocal } from "./service.ts";
+import { isExternalLocal, servicePorts } from "./service.ts";
 import { isLocal, type NodeTopology } from "./topology.ts";
 
 /** The cluster autoscaler is about to remove a Node with this taint. */
@@ -23,10 +23,9 @@ const JSON_HEADERS = {
   "X-Content-Type-Options": "nosniff",
 } as const;
 
-/** True if a Service has a health-check node port to be served (§12.1). */
+/** True if load balancers are to ask each node for a Service's endpoints there (§12.1). */
 export function hasHealthCheck(service: ServiceObject): boolean {
-  const isAsked = service.type === "LoadBalancer" && isExternalLocal(service);
-  return isAsked && service.healthCheckNodePort !== 0;
+  return service.type === "LoadBalancer" && isExternalLocal(service);
 }
 
 /**
@@ -42,6 +41,36 @@ export function countLocalEndpoints(
     if (endpoint.ready && isLocal(endpoint, node)) addresses.add(endpoint.address);
   }
   return addresses.size;
+}
+
+/** What load balancers that ask this node about a Service are told, and where they ask. */
+export interface HealthCheck {
+  namespace: string;
+  name: string;
+  /** 0 if none was allocated: then they cannot ask (§12.1). */
+  port: number;
+  /** countLocalEndpoints() of each family that the Service has. */
+  localEndpoints: ReadonlyMap<Family, number>;
+}
+
+/** The health check of a Service with these slices; undefined if it is to have none. */
+export function makeHealthCheck(
+  service: ServiceObject,
+  { slices, node }: { slices: readonly SliceObject[]; node: NodeTopology },
+): HealthCheck | undefined {
+  if (!hasHealthCheck(service)) return undefined;
+  const found = new Map<Family, Endpoint[]>();
+  for (const { port, family } of servicePorts(service)) {
+    const query = { name: port.name, protocol: port.protocol, family };
+    found.set(family, [...(found.get(family) ?? []), ...findEndpoints(slices, query)]);
+  }
+  if (found.size === 0) return undefined;
+  const counts = Array.from(
+    found,
+    ([family, endpoints]) => [family, countLocalEndpoints(endpoints, { node })] as const,
+  );
+  const { namespace, name, healthCheckNodePort: port } = service;
+  return { namespace, name, port, localEndpoints: new Map(counts) };
 }
 
 /** The answer of a Service's health-check node port to any request (§12.3–12.5). */
@@ -72,16 +101,24 @@ export interface FamilyHealth {
 export interface ProxyHealth {
   /** Families that ever reported. */
   families: ReadonlyMap<Family, FamilyHealth>;
-  /** This node's own Node object; undefined if there is none. */
-  node: NodeObject | undefined;
+  /** Whether new traffic may be sent to the node: isEligible(). */
+  nodeEligible: boolean;
   nowMs: number;
   /** How long a change may wait: twice the sync period (§13.2). */
   timeoutMs: number;
 }
 
 /** True if no change waits too long; without any change that is so for ever (§13.2). */
-export function isHealthy({ pendingSinceMs }: FamilyHealth, health: ProxyHealth): boolean {
+export function isHealthy(
+  { pendingSinceMs }: FamilyHealth,
+  health: Pick<ProxyHealth, "nowMs" | "timeoutMs">,
+): boolean {
   return pendingSinceMs === undefined || health.nowMs - pendingSinceMs < health.timeoutMs;
+}
+
+/** True if no family waits too long, whatever becomes of the node (§13.2). */
+export function isProxyHealthy(health: Omit<ProxyHealth, "nodeEligible">): boolean {
+  return [...health.families.values()].every((family) => isHealthy(family, health));
 }
 
 /** True if new traffic may be sent to the node: it is there, and there to stay (§13.3). */
@@ -106,9 +143,8 @@ export function answerProxyHealth(
   health: ProxyHealth,
   { path }: { path: "/healthz" | "/livez" },
 ): Answer {
-  const { families, node, nowMs } = health;
-  const isAllHealthy = [...families.values()].every((family) => isHealthy(family, health));
-  const nodeEligible = isEligible(node);
+  const { families, nodeEligible, nowMs } = health;
+  const isAllHealthy = isProxyHealthy(health);
   const isGood = isAllHealthy && (path === "/livez" || nodeEligible);
   const status = [...families].map(([family, state]) => {
     const healthy = isHealthy(state, health);

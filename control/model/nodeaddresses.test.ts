@@ -1,7 +1,7 @@
 // Where node ports are served: what the vectors of nodeport-addresses leave open.
 import test from "ava";
 import { parseRange } from "./address.ts";
-import { groupByFamily, nodePortAddresses } from "./nodeaddresses.ts";
+import { groupByFamily, listenAddresses, nodePortAddresses } from "./nodeaddresses.ts";
 
 const LOCAL = ["127.0.0.1", "::1", "192.168.50.2", "192.168.51.2", "2001:db8:50::2"];
 
@@ -30,3 +30,18 @@ test("a family without a primary address is unrestricted", (t) => {
     ipv6: ["2001:db8:50::2"],
   });
 });
+
+for (const [title, wanted, listened] of [
+  ["primary", "primary", { ipv4: ["192.168.50.2"], ipv6: ["::"] }],
+  ["without ranges", [], { ipv4: ["0.0.0.0"], ipv6: ["::"] }],
+  ["with a range of one family", ["192.168.51.0/24"], { ipv4: ["192.168.51.2"], ipv6: ["::"] }],
+  ["with everything", ["0.0.0.0/0", "::/0"], { ipv4: ["0.0.0.0"], ipv6: ["::"] }],
+  ["on loopback alone", ["127.0.0.0/8", "::1/128"], { ipv4: [], ipv6: [] }],
+] as const)
+  test(`${title}, health checks are answered at ${JSON.stringify(listened)}`, (t) => {
+    const ranges = wanted === "primary" ? wanted : wanted.map((text) => parseRange(text)!);
+    const primary = groupByFamily(["192.168.50.2"]);
+    const config = { nodePortAddresses: ranges };
+    const served = nodePortAddresses(config, { primary, local: LOCAL });
+    t.deepEqual(listenAddresses(config, { primary, served }), listened);
+  });

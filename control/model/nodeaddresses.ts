@@ -67,6 +67,14 @@ export function restrictingRanges(
   return isOpen ? undefined : ofFamily;
 }
 
+/** The ranges that a setting means on a node of these primary addresses. */
+function rangesOf(
+  wanted: ProxyConfig["nodePortAddresses"],
+  primary: NodePortAddresses,
+): readonly AddressRange[] {
+  return wanted === "primary" ? primaryRanges(primary) : wanted;
+}
+
 /** The primary addresses as ranges of one address each, none on a loopback address (§9.2). */
 function primaryRanges({ ipv4, ipv6 }: NodePortAddresses): AddressRange[] {
   return [...ipv4, ...ipv6]
@@ -85,7 +93,7 @@ export function nodePortAddresses(
   { nodePortAddresses: wanted }: Pick<ProxyConfig, "nodePortAddresses">,
   { primary, local }: HostAddresses,
 ): NodePortAddresses {
-  const ranges = wanted === "primary" ? primaryRanges(primary) : wanted;
+  const ranges = rangesOf(wanted, primary);
   // The Node object says that its primary address is this node's, whoever translates to it.
   const own = wanted === "primary" ? [...primary.ipv4, ...primary.ipv6, ...local] : local;
   const candidates = groupByFamily(own.filter((address) => !isLoopback(address)));
@@ -95,4 +103,20 @@ export function nodePortAddresses(
     return addresses.filter((address) => restricting.some((range) => isInRange(address, range)));
   };
   return { ipv4: choose(candidates.ipv4, 4), ipv6: choose(candidates.ipv6, 6) };
+}
+
+/**
+ * Where a port of this node is listened on for node ports' sake: the addresses that serve them, or
+ * of a family that nothing restricts the wildcard (§12.2).
+ */
+export function listenAddresses(
+  { nodePortAddresses: wanted }: Pick<ProxyConfig, "nodePortAddresses">,
+  { primary, served }: { primary: NodePortAddresses; served: NodePortAddresses },
+): NodePortAddresses {
+  const ranges = rangesOf(wanted, primary);
+  const isOpen = (family: 4 | 6) => restrictingRanges(ranges, { family }) === undefined;
+  return {
+    ipv4: isOpen(4) ? ["0.0.0.0"] : served.ipv4,
+    ipv6: isOpen(6) ? ["::"] : served.ipv6,
+  };
 }

@@ -12,8 +12,11 @@ export interface SourceProblem extends Problem {
 
 /** Receives objects. Calls come one after the other, never from within `start`'s caller. */
 export interface Sink {
-  /** The present version of an object; called only if it differs from the one before. */
-  apply(object: KubernetesObject): void;
+  /**
+   * The present version of an object; called only if it differs from the one before.
+   * `triggeredMs`: when what an EndpointSlice tells of came about, in ms since the epoch, if known.
+   */
+  apply(object: KubernetesObject, triggeredMs?: number): void;
   /** An object that was applied is no more. */
   remove(identity: ObjectIdentity): void;
   /** A fault in one line, with the place where it is; reported once until it changes. */
@@ -26,6 +29,25 @@ export interface Sink {
   changed(): void;
 }
 
+/** What people are to find with an object, as an Event of Kubernetes. */
+export interface Notice {
+  type: "Normal" | "Warning";
+  /** Why it is told, and what was done, each in one word. */
+  reason: string;
+  action: string;
+  note: string;
+  about: { kind: "Node" | "Service"; namespace: string; name: string };
+}
+
+/** What came of one kind of objects that are watched. */
+export interface WatchStatistics {
+  resource: string;
+  /** Watches that took the place of one that had ended. */
+  restarts: number;
+  /** When anything of a watch came last, in ms since the epoch. */
+  lastEventMs: number | undefined;
+}
+
 /** A place that objects come from. */
 export interface Source {
   /**
@@ -33,6 +55,10 @@ export interface Source {
    * that names the fix if there is nothing to read from. To be called once.
    */
   start(sink: Sink): Promise<void>;
+  /** Puts a notice where people look for it, if there is such a place. Never throws. */
+  tell?(notice: Notice): void;
+  /** What has come of each resource so far, if it is watched. */
+  statistics?(): WatchStatistics[];
   /** Ends delivery: no call of the sink comes after it resolved. Nothing is withdrawn. */
   close(): Promise<void>;
 }

@@ -6,9 +6,10 @@ import { gzip } from "node:zlib";
 import type { Access } from "./access.ts";
 import type { Body } from "./body.ts";
 import { discoveryDocument } from "./discovery.ts";
+import { eventNamespace, readEvent } from "./events.ts";
 import { type Effect, type Faults, isBodyEffect } from "./faults.ts";
 import { answerList } from "./list.ts";
-import { toJson, type Version } from "./objects.ts";
+import { type ApiObject, toJson, type Version } from "./objects.ts";
 import { type ListOptions, negotiate, parseOptions, type Target } from "./request.ts";
 import * as errors from "./status.ts";
 import type { Store } from "./store.ts";
@@ -30,6 +31,8 @@ export interface Serving {
   store: Store;
   faults: Faults;
   access: Access;
+  /** Those that were reported, oldest first. */
+  events: ApiObject[];
   protobuf: boolean;
   watchList: boolean;
   bookmarkSeconds: number;
@@ -209,6 +212,13 @@ export async function answer(serving: Serving, exchange: Exchange): Promise<void
   const { access, faults, watchList } = serving;
   const user = access.authenticate(request.headers.authorization, exchange.certificateUser);
   exchange.onUser(user);
+  const namespace = request.method === "POST" ? eventNamespace(url.pathname) : undefined;
+  if (namespace !== undefined) {
+    const event = await readEvent(request, { access, user, namespace });
+    serving.events.push(event);
+    const bytes = Buffer.from(`${toJson(event)}\n`);
+    return sendWhole(exchange, { status: 201, type: MEDIA_TYPES.json, bytes });
+  }
   if (!target) return sendDocument(exchange);
   const effect = faults.take(target);
   if (effect && isBodyEffect(effect)) body.strike(effect);

@@ -5,7 +5,7 @@ import { type Matches, parseFieldSelector, parseLabelSelector } from "./selector
 import { badRequest, invalidOptions } from "./status.ts";
 import { type Encoding, MEDIA_TYPES } from "./wire.ts";
 
-export type Verb = "get" | "list" | "watch";
+export type Verb = "get" | "list" | "watch" | "create";
 
 /** What a path leads to. */
 export interface Target {

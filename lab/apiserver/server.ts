@@ -71,6 +71,8 @@ export class ApiServer {
   readonly access: Access;
   /** The last 1,000 requests, oldest first; `requestCount` counts all. */
   readonly requests: RequestRecord[] = [];
+  /** Events that were reported, oldest first. */
+  readonly events: ApiObject[] = [];
   /** A bearer token of the user "system:kube-proxy". */
   readonly token: string;
   readonly #options: ApiServerOptions;
@@ -90,9 +92,9 @@ export class ApiServer {
     this.store = peer?.store ?? new Store(options);
     this.access = peer?.access ?? new Access();
     this.token = peer?.token ?? this.access.issueToken(DEFAULT_USER);
-    const { store, faults, access } = this;
+    const { store, faults, access, events } = this;
     const { protobuf = true, watchList = true, bookmarkSeconds = 60 } = options;
-    this.#serving = { store, faults, access, protobuf, watchList, bookmarkSeconds };
+    this.#serving = { store, faults, access, events, protobuf, watchList, bookmarkSeconds };
     this.#authority = peer ? peer.#authority : (options.authority ?? new Authority());
     this.#server = this.#makeServer();
     this.#server.on("connection", (socket: Socket) => this.#hold(socket));

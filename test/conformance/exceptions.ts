@@ -119,6 +119,11 @@ export const NO_LOOPBACK_NODE_PORTS =
   "no node port is served on loopback (§9.5), as in nftables mode, so what the vectors list for " +
   "iptables mode's sake is no candidate";
 
+/** Why the proxy of health's timeline is taken for one that an agent before it left serving. */
+export const NEW_NODE_IS_NOT_ELIGIBLE =
+  "before its first sync a node on which nothing serves is not eligible: it would draw traffic " +
+  "that it cannot serve; kube-proxy says 200 as soon as it knows its Node (§13.3)";
+
 /** Flows that are to be forgotten in a case of udp-stale-flows, and why they differ from it. */
 export function staleFlowsOf({ id, expect }: { id: string; expect: { deleted: string[] } }): {
   deleted: readonly string[];

@@ -1,15 +1,9 @@
-// health of the vectors against the model: what load balancers and supervisors are told, byte for
-// byte, along a timeline whose events are told apart by their words.
+// health of the vectors: what load balancers and supervisors are told, byte for byte, by a whole
+// agent over HTTP, along a timeline whose events are told apart by their words.
 import test, { type ExecutionContext } from "ava";
-import {
-  type Answer,
-  answerProxyHealth,
-  answerServiceHealth,
-  type FamilyHealth,
-} from "../../control/model/health.ts";
-import type { NodeObject } from "../../control/model/objects.ts";
-import { readObject } from "../../control/model/read.ts";
-import type { Family } from "../../control/model/rows.ts";
+import { waitFor } from "../../lab/wait.ts";
+import { type Answered, HEALTHZ, NODE, WholeAgent } from "../serve/agent.ts";
+import { NEW_NODE_IS_NOT_ELIGIBLE } from "./exceptions.ts";
 import { readVectorFile } from "./vectors.ts";
 
 interface ExpectedAnswer {
@@ -21,9 +15,10 @@ interface ExpectedAnswer {
 
 interface ServiceStep {
   id: string;
-  service: { namespace: string; name: string };
+  service: { namespace: string; name: string; healthCheckNodePort: number };
   localReadyEndpoints: number;
   proxyHealthy: boolean;
+  requests?: readonly string[];
   expect: ExpectedAnswer;
 }
 
@@ -37,96 +32,142 @@ interface ProxyStep {
 const START_MS = Date.parse("2026-01-02T03:04:05Z");
 const TIMEOUT_MS = 60_000;
 
-function compare(t: ExecutionContext, answer: Answer, expected: ExpectedAnswer): void {
-  t.is(answer.status as number, expected.status);
-  t.deepEqual(answer.headers, expected.headers);
+function compare(t: ExecutionContext, answer: Answered, expected: ExpectedAnswer): void {
+  t.is(answer.status, expected.status);
+  for (const [name, value] of Object.entries(expected.headers))
+    t.is(answer.headers[name.toLowerCase()], value, name);
   t.deepEqual(JSON.parse(answer.body), expected.bodyJson);
   if (expected.bodyText !== undefined) t.is(answer.body, expected.bodyText);
 }
 
-function makeNode(metadata: object, spec: object = {}): NodeObject {
-  const value = { kind: "Node", metadata: { name: "node-a", ...metadata }, spec };
-  return readObject(value).object as NodeObject;
+function makeNode(metadata: object = {}, spec: object = {}): object {
+  return { kind: "Node", metadata: { name: NODE, ...metadata }, spec };
 }
 
-function tainted(key: string): NodeObject {
+function tainted(key: string): object {
   return makeNode({}, { taints: [{ key, effect: "NoSchedule" }] });
 }
 
-/** A proxy as the timeline's events leave it. */
-class Timeline {
-  readonly families = new Map<Family, FamilyHealth>();
-  node: NodeObject | undefined = makeNode({});
+let services = 0;
 
-  queue(family: Family, nowMs: number): void {
-    const { updatedMs, pendingSinceMs = nowMs } = this.families.get(family)!;
-    this.families.set(family, { updatedMs, pendingSinceMs });
-  }
-
-  sync(families: readonly Family[], nowMs: number): void {
-    const state = { updatedMs: nowMs, pendingSinceMs: undefined };
-    for (const family of families) this.families.set(family, state);
-  }
+/** A Service that no other has been like. */
+function makeService(...families: readonly ("IPv4" | "IPv6")[]): object {
+  const number = (++services).toString(16);
+  const addresses = { IPv4: `10.96.0.${services}`, IPv6: `fd00:10:96::${number}` };
+  const clusterIPs = families.map((family) => addresses[family]);
+  const spec = {
+    clusterIP: clusterIPs[0],
+    clusterIPs,
+    ipFamilies: families,
+    ports: [{ port: 80 }],
+  };
+  return { kind: "Service", metadata: { namespace: "shop", name: `other-${services}` }, spec };
 }
 
-const BOTH: readonly Family[] = [4, 6];
-type Event = (timeline: Timeline, nowMs: number) => void;
+/** A change of a family comes, and cannot be written. */
+function changeInVain(agent: WholeAgent, family: 4 | 6): void {
+  agent.failFrontends(4, 6);
+  agent.apply(makeService(`IPv${family}`));
+}
+
+type Event = (agent: WholeAgent) => void;
 
 /** What happened, by the words that tell of it; the first that match count. */
 const EVENTS: readonly (readonly [RegExp, Event])[] = [
-  [/both families synced/, (line, now) => line.sync(BOTH, now)],
-  [/IPv4 synced/, (line, now) => line.sync([4], now)],
-  [/IPv6 synced/, (line, now) => line.sync([6], now)],
-  [/change queued for IPv6/, (line, now) => line.queue(6, now)],
-  [/change queued/, (line, now) => line.queue(4, now)],
+  [/both families synced/, (agent) => agent.sink.synced()],
+  [/IPv4 synced/, (agent) => syncOnly(agent, { failing: [6] })],
+  [/IPv6 synced/, (agent) => syncOnly(agent, { failing: [4] })],
+  [/change queued for IPv6/, (agent) => changeInVain(agent, 6)],
+  [/change queued/, (agent) => changeInVain(agent, 4)],
   [
     /ToBeDeletedByClusterAutoscaler/,
-    (line) => set(line, tainted("ToBeDeletedByClusterAutoscaler")),
+    (agent) => agent.apply(tainted("ToBeDeletedByClusterAutoscaler")),
   ],
-  [/unrelated taint/, (line) => set(line, tainted("dedicated"))],
-  [/deletion/, (line) => set(line, makeNode({ deletionTimestamp: "2026-01-02T04:00:00Z" }))],
-  [/unknown/, (line) => set(line, undefined)],
-  [/plain node/, (line) => set(line, makeNode({}))],
-  [/process start|later|without any change/, () => {}],
+  [/unrelated taint/, (agent) => agent.apply(tainted("dedicated"))],
+  [/deletion/, (agent) => agent.apply(makeNode({ deletionTimestamp: "2026-01-02T04:00:00Z" }))],
+  [/unknown/, (agent) => agent.remove("Node", NODE)],
+  [/plain node/, (agent) => agent.apply(makeNode())],
+  [/process start/, (agent) => agent.apply(makeNode())],
+  [/later|without any change/, () => {}],
 ];
 
-function set(timeline: Timeline, node: NodeObject | undefined): void {
-  timeline.node = node;
+/** A change of one family comes and is written, with all that waited; the other's are not. */
+function syncOnly(agent: WholeAgent, { failing }: { failing: [4 | 6] }): void {
+  agent.failFrontends(...failing);
+  agent.apply(makeService(failing[0] === 4 ? "IPv6" : "IPv4"));
 }
 
 const vectors = readVectorFile<{ serviceHealth: ServiceStep[]; proxyHealth: ProxyStep[] }>(
   "health.json",
 );
 
-for (const { id, service, localReadyEndpoints, proxyHealthy, expect } of vectors?.serviceHealth ??
-  []) {
-  test(`${id}: ${localReadyEndpoints} local endpoints, proxy healthy ${proxyHealthy}`, (t) => {
-    const { namespace, name } = service;
-    const state = { localEndpoints: localReadyEndpoints, isProxyHealthy: proxyHealthy };
-    compare(t, answerServiceHealth({ namespace, name }, state), expect);
-  });
+/** The Service of a step with its endpoints here, one that is not ready, and one elsewhere. */
+function serviceObjects({ service, localReadyEndpoints }: ServiceStep): object[] {
+  const { namespace, name, healthCheckNodePort } = service;
+  const endpoint = (host: number, rest: object) => ({ addresses: [`10.244.1.${host}`], ...rest });
+  const local = Array.from({ length: localReadyEndpoints }, (_, index) =>
+    endpoint(index + 1, { nodeName: NODE, conditions: { ready: true } }),
+  );
+  return [
+    {
+      kind: "Service",
+      metadata: { namespace, name },
+      spec: {
+        type: "LoadBalancer",
+        externalTrafficPolicy: "Local",
+        healthCheckNodePort,
+        clusterIP: "10.96.0.99",
+        ports: [{ name: "http", port: 80 }],
+      },
+    },
+    {
+      kind: "EndpointSlice",
+      metadata: { namespace, name, labels: { "kubernetes.io/service-name": name } },
+      addressType: "IPv4",
+      ports: [{ name: "http", port: 8080 }],
+      endpoints: [
+        ...local,
+        endpoint(100, { nodeName: NODE, conditions: { ready: false, serving: true } }),
+        endpoint(101, { nodeName: "node-b", conditions: { ready: true } }),
+      ],
+    },
+  ];
 }
 
-if (vectors !== undefined) {
-  test("the answers of /healthz and /livez follow the timeline", (t) => {
-    const timeline = new Timeline();
-    for (const { after, secondsSinceStart, healthz, livez } of vectors.proxyHealth) {
-      const nowMs = START_MS + secondsSinceStart * 1000;
-      const event = EVENTS.find(([words]) => words.test(after))?.[1];
-      if (event === undefined) throw new Error(`No event is known by the words "${after}"`);
-      event(timeline, nowMs);
-      const { families, node } = timeline;
-      const health = { families, node, nowMs, timeoutMs: TIMEOUT_MS };
-      t.log(`after: ${after}`);
-      compare(t, answerProxyHealth(health, { path: "/healthz" }), healthz);
-      compare(t, answerProxyHealth(health, { path: "/livez" }), livez);
+for (const step of vectors?.serviceHealth ?? []) {
+  const { id, service, localReadyEndpoints: local, proxyHealthy, requests = ["GET /"] } = step;
+  test(`${id}: ${local} local endpoints, proxy healthy ${proxyHealthy}`, async (t) => {
+    const agent = new WholeAgent(t, { startMs: START_MS });
+    agent.apply(makeNode());
+    agent.sink.synced();
+    agent.apply(...serviceObjects(step));
+    if (!proxyHealthy) {
+      changeInVain(agent, 4);
+      agent.clock.pass(TIMEOUT_MS);
+    }
+    const place = `0.0.0.0:${service.healthCheckNodePort}`;
+    await waitFor(() => agent.places.includes(place), { what: `a server at ${place}` });
+    for (const request of requests) {
+      const [method = "", path = ""] = request.split(" ");
+      compare(t, await agent.ask(place, path, { method }), step.expect);
     }
   });
 }
 
-test("a proxy that never wrote anything is healthy, and its time is none", (t) => {
-  const health = { families: new Map(), node: undefined, nowMs: START_MS, timeoutMs: TIMEOUT_MS };
-  const { status, body } = answerProxyHealth(health, { path: "/healthz" });
-  t.is(status, 503, "an unknown Node is not eligible");
-  t.like(JSON.parse(body), { healthy: true, lastUpdated: "0001-01-01T00:00:00Z" });
-});
+if (vectors !== undefined) {
+  test("the answers of /healthz and /livez follow the timeline", async (t) => {
+    t.log(NEW_NODE_IS_NOT_ELIGIBLE);
+    const agent = new WholeAgent(t, { startMs: START_MS, isServing: true });
+    agent.monitor.start();
+    await waitFor(() => agent.places.includes(HEALTHZ), { what: "the health server" });
+    for (const { after, secondsSinceStart, healthz, livez } of vectors.proxyHealth) {
+      agent.clock.pass(secondsSinceStart * 1000 - agent.clock.now());
+      const event = EVENTS.find(([words]) => words.test(after))?.[1];
+      if (event === undefined) throw new Error(`No event is known by the words "${after}"`);
+      event(agent);
+      t.log(`after: ${after}`);
+      compare(t, await agent.ask(HEALTHZ, "/healthz"), healthz);
+      compare(t, await agent.ask(HEALTHZ, "/livez"), livez);
+    }
+  });
+}

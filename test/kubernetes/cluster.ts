@@ -32,14 +32,17 @@ export class Recorder implements Sink {
   readonly resolutions: string[] = [];
   /** Keys of objects that were taken away. */
   readonly removed: string[] = [];
+  /** When what was applied came about, as far as it was told. */
+  readonly triggers: number[] = [];
   applied = 0;
   syncs = 0;
   changes = 0;
   /** How many objects there were when it was synced. */
   syncedWith = 0;
 
-  apply(object: KubernetesObject): void {
+  apply(object: KubernetesObject, triggeredMs = 0): void {
     this.applied++;
+    if (triggeredMs !== 0) this.triggers.push(triggeredMs);
     this.objects.set(objectKey(object), object);
   }
 

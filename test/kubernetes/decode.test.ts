@@ -158,6 +158,16 @@ const metadata = fc.record({
     ),
     word,
   ),
+  annotations: fc.dictionary(
+    fc.constantFrom("note", "endpoints.kubernetes.io/last-change-trigger-time"),
+    fc.oneof(
+      fc
+        .date({ noInvalidDate: true, min: new Date(0), max: new Date("9999-12-31") })
+        .map((date) => date.toISOString()),
+      fc.constantFrom("2026-1-31T12:00:00Z", "2999-01-01T12:00:00Z", "2999-13-01T12:00:00Z"),
+      fc.constantFrom("2999-01-01T12:00:00.5+01:00", "2999", "x", "Z", ""),
+    ),
+  ),
 });
 
 const hints = fc.array(fc.record({ name: word }), { maxLength: 3 });
@@ -260,6 +270,34 @@ const good = {
   ],
   ports: [{ name: "http", protocol: "TCP", port: 80 }],
 };
+
+const LATER = new Date(Math.ceil(Date.now() / 1000) * 1000 + 3_600_000).toISOString();
+const LATER_MS = Date.parse(LATER);
+
+for (const [title, text, milliseconds] of [
+  ["of the future", LATER, LATER_MS],
+  ["of the future, to the second", LATER.replace(".000Z", "Z"), LATER_MS],
+  ["of the future, to the nanosecond", LATER.replace(".000Z", ".123456789Z"), LATER_MS + 123],
+  ["of a zone west of here", LATER.replace(".000Z", "-01:00"), LATER_MS + 3_600_000],
+  ["of a zone east of here, and so past", LATER.replace(".000Z", "+02:00"), 0],
+  ["from before this process", "2026-01-31T12:00:00Z", 0],
+  ["that is none", "yesterday", 0],
+  ["that is not there", undefined, 0],
+] as const)
+  test(`a time ${title} is taken from a slice's annotation alike, however it is read`, (t) => {
+    const annotations = {
+      "example.com/note": "x",
+      ...(text && { "endpoints.kubernetes.io/last-change-trigger-time": text }),
+    };
+    const slice = { ...good, metadata: { ...good.metadata, annotations } };
+    // An odd one is read by the general reader.
+    const odd = { ...slice, endpoints: [{ addresses: ["127.0.0.1"], conditions: {} }] };
+    for (const value of [slice, odd]) {
+      const decoder = new Decoder("EndpointSlice");
+      t.is(decoder.decode(encodeMessage("EndpointSlice", value)).triggeredMs, milliseconds);
+      t.is(decoder.read(value).triggeredMs, milliseconds);
+    }
+  });
 
 test("every truncation of a slice is a DecodeError, or ends between two of its fields", (t) => {
   const bytes = encodeMessage("EndpointSlice", good);

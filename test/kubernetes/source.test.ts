@@ -19,6 +19,7 @@ import {
   makeObjects,
   makeService,
   makeSlice,
+  NODE,
   Scene,
   withLabels,
 } from "./cluster.ts";
@@ -93,6 +94,77 @@ test.serial(
       await scene.settle("a slice again");
     }
     t.deepEqual(recorder.problems, []);
+  },
+);
+
+test.serial("a change of a slice comes with the time at which it came about", async (t) => {
+  const scene = await Scene.create(t);
+  const { recorder, server } = scene;
+  await scene.start();
+  const annotated = (time: string, address: string) => {
+    const slice = makeSlice("web-1", [address]);
+    const annotations = { "endpoints.kubernetes.io/last-change-trigger-time": time };
+    return { ...slice, metadata: { ...slice.metadata, annotations } };
+  };
+  const [first, second, third] = [1, 2, 3].map((count) => {
+    return new Date(Date.now() + count * 1000).toISOString();
+  }) as [string, string, string];
+  server.apply(annotated(first, "10.244.1.7"));
+  server.apply(annotated(second, "10.244.1.8"));
+  await scene.settle("both changes");
+  server.apply(annotated(third, "10.244.1.8"));
+  server.apply(makeService("later"));
+  await scene.settle("one that changes nothing else");
+  const times = recorder.triggers.map((ms) => new Date(ms).toISOString());
+  t.deepEqual(times, [first, second]);
+});
+
+test.serial("watches that end are counted, and when anything came last", async (t) => {
+  const scene = await Scene.create(t);
+  const source = await scene.start();
+  const of = (resource: string) =>
+    source.statistics().find((statistics) => statistics.resource === resource)!;
+  await waitFor(() => of("services").lastEventMs !== undefined, { what: "a first event" });
+  t.is(of("services").restarts, 0);
+  t.deepEqual(
+    source.statistics().map(({ resource }) => resource),
+    ["services", "endpointslices", "nodes", "services_of_other_proxies", "servicecidrs"],
+  );
+  scene.server.strike({ resource: "services", verb: "watch" }, { kind: "reset" });
+  await waitFor(() => of("services").restarts === 1, { what: "another watch" });
+  t.is(of("endpointslices").restarts, 0);
+});
+
+test.serial(
+  "notices become events with their objects, and where that fails nothing does",
+  async (t) => {
+    const scene = await Scene.create(t);
+    const { server } = scene;
+    const source = scene.makeSource();
+    const about = { kind: "Node", namespace: "", name: NODE } as const;
+    const rest = { type: "Normal", action: "Start", note: "it starts" } as const;
+    source.tell({ ...rest, reason: "Starting", about });
+    await source.start(scene.recorder);
+    await waitFor(() => server.events.length === 1, { what: "the first event" });
+    t.like(server.events[0], {
+      reason: "Starting",
+      reportingController: "bpfsvc",
+      reportingInstance: "bpfsvc-node-a",
+      note: "it starts",
+    });
+    t.like(server.events[0]!.metadata, { namespace: "default" });
+    t.like(server.events[0]!.regarding, { kind: "Node", name: NODE, uid: NODE });
+    const allow = server.access.deny({ resource: "events" });
+    source.tell({ ...rest, reason: "Denied", about });
+    await waitFor(() => server.requests.some(({ status }) => status === 403), { what: "a 403" });
+    allow();
+    const service = { kind: "Service", namespace: "shop", name: "web-1" } as const;
+    source.tell({ ...rest, reason: "Told", note: "x".repeat(5000), about: service });
+    await waitFor(() => server.events.length === 2, { what: "the second event" });
+    t.like(server.events[1]!.regarding, { kind: "Service", namespace: "shop", name: "web-1" });
+    t.is((server.events[1]!.note as string).length, 1024);
+    t.deepEqual(scene.recorder.problems, []);
+    await scene.settle("all");
   },
 );
 

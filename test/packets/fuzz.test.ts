@@ -33,7 +33,9 @@ const FAULTS_SHOWN = 10;
 let bed: Bed;
 let oracle: Oracle;
 const own = new Set(
-  FAMILIES.map((family) => Buffer.from(packetBytes(PLACES[family].node, family)).latin1Slice()),
+  FAMILIES.map((family) =>
+    Buffer.from(packetBytes(PLACES[family].node, family)).toString("latin1"),
+  ),
 );
 
 test.before(async () => {

@@ -35,6 +35,14 @@ const ALLOWED: readonly { room: string; from: readonly string[] }[] = [
   { room: "control/model/", from: [] },
   { room: "control/dataplane/", from: ["control/model/", "bindings/"] },
   { room: "control/source/", from: ["control/model/"] },
+  {
+    room: "control/serve/",
+    from: [
+      "control/model/",
+      "control/source/source.ts",
+      ...["config/kinds", "exit", "fakeclock", "log", "pace"].map((name) => `control/${name}.ts`),
+    ],
+  },
   { room: "control/", from: ["control/"] },
   { room: "lab/", from: ["bindings/"] },
   { room: "bench/", from: ["lab/", "control/", "bindings/"] },
@@ -60,6 +68,15 @@ test("source and dataplane meet only in the agent and the commands", (t) => {
     );
     const isMeetingPlace = file === "control/agent.ts" || file.startsWith("control/command/");
     t.true(!meets || isMeetingPlace, `${file} imports both`);
+  }
+});
+
+test("what is answered over HTTP is put together by the commands alone", (t) => {
+  for (const file of typescript.filter((name) => /^control\/(?!serve|command)/.test(name))) {
+    const served = importsOf(file).filter((target) => target.startsWith("control/serve/"));
+    // The flag of run that chooses series is read where flags are.
+    const isFlag = file === "control/main.ts" && served.every((name) => name.endsWith("series.ts"));
+    t.true(served.length === 0 || isFlag, `${file} imports ${served.join(", ")}`);
   }
 });
 

@@ -14,7 +14,7 @@ import {
   strangeAnswer,
   type Verb,
 } from "./errors.ts";
-import type { Resource } from "./resources.ts";
+import type { Place } from "./resources.ts";
 import type { Servers } from "./servers.ts";
 import { JSON_TYPE, PROTOBUF } from "./stream.ts";
 
@@ -36,12 +36,14 @@ export const TIMEOUTS: Timeouts = { connectMs: 5000, answerMs: 30_000, silenceMs
 
 export interface ApiRequest {
   verb: Verb;
-  resource: Resource;
+  resource: Place;
   query: Readonly<Record<string, string>>;
   accept: string;
+  /** What is to be created, in JSON. */
+  body?: string;
 }
 
-/** An answer of status 200, whose body is still to come. */
+/** An answer of status 200 or 201, whose body is still to come. */
 export interface Answer {
   subject: Subject;
   /** Without parameters. */
@@ -103,9 +105,12 @@ export class ApiClient {
     url.pathname = url.pathname.replace(/\/$/, "") + resource.path;
     url.search = new URLSearchParams({ ...resource.selectors, ...query }).toString();
     const { answerMs, connectMs } = this.#timeouts;
+    const { accept, body } = request;
+    const content = body === undefined ? {} : { "content-type": JSON_TYPE };
     const options: https.RequestOptions = {
+      method: body === undefined ? "GET" : "POST",
       agent: access.agent,
-      headers: { ...access.headers, accept: request.accept },
+      headers: { ...access.headers, ...content, accept },
       signal,
     };
     if (!this.#servers.isConfigured(server)) options.checkServerIdentity = checkLearned;
@@ -120,7 +125,7 @@ export class ApiClient {
         clearTimeout(timer);
         resolve(response);
       });
-      sent.end();
+      sent.end(body);
     });
   }
 
@@ -132,7 +137,7 @@ export class ApiClient {
     const code = response.statusCode ?? 0;
     const [mediaType = ""] = (response.headers["content-type"] ?? "").split(";");
     const isKnown = mediaType === PROTOBUF || mediaType === JSON_TYPE;
-    if (code === 200 && isKnown) {
+    if ((code === 200 || code === 201) && isKnown) {
       const idleMs = request.verb === "watch" ? silenceMs : answerMs;
       return {
         subject,

@@ -13,6 +13,7 @@ import {
   WATCH_EVENT,
 } from "./schema.ts";
 import { SliceReader } from "./slice.ts";
+import { readTriggerTime } from "./trigger.ts";
 import { DecodeError, decoding, expectMagic, MAGIC_LENGTH, openReader, Texts } from "./wire.ts";
 
 const INITIAL_EVENTS_END = "k8s.io/initial-events-end";
@@ -28,6 +29,8 @@ export interface Version {
   /** Undefined if it cannot be used, or is of a kind that the model does not know. */
   object: KubernetesObject | undefined;
   problems: readonly Problem[];
+  /** When what a slice tells of came about, in ms since the epoch; 0 if it does not say. */
+  triggeredMs: number;
 }
 
 /** What an API server says instead of an answer. */
@@ -64,9 +67,9 @@ export class Decoder {
       if (this.kind === "EndpointSlice") {
         const read = this.#slices.read(openReader(bytes));
         if (read !== undefined) {
-          const { object, resourceVersion } = read;
+          const { object, resourceVersion, triggeredMs } = read;
           const { namespace, name } = object;
-          return { namespace, name, resourceVersion, object, problems: NO_PROBLEMS };
+          return { namespace, name, resourceVersion, object, problems: NO_PROBLEMS, triggeredMs };
         }
       }
       return this.#readVersion(this.#readWhole(bytes, OBJECTS[this.kind]));
@@ -118,6 +121,7 @@ export class Decoder {
       resourceVersion: textOf(metadata.resourceVersion),
       object,
       problems,
+      triggeredMs: readTriggerTime(metadata.annotations),
     };
   }
 

@@ -1,14 +1,14 @@
 // What can go wrong between the agent and an API server, as messages that name verb, resource,
 // server and the fix. Knows no connection and no retry.
 import type { Status } from "./decode.ts";
-import type { Resource } from "./resources.ts";
+import type { Place } from "./resources.ts";
 
-export type Verb = "list" | "watch";
+export type Verb = "list" | "watch" | "create";
 
 /** A request, as far as messages need it. */
 export interface Subject {
   verb: Verb;
-  resource: Resource;
+  resource: Place;
   /** Host and port. */
   host: string;
 }

@@ -3,10 +3,11 @@
 // are its neighbours' business.
 import type { KubernetesObject, SliceObject } from "../../model/objects.ts";
 import { StandingProblems } from "../problems.ts";
-import type { Sink, Source } from "../source.ts";
+import type { Notice, Sink, Source, WatchStatistics } from "../source.ts";
 import { ApiClient, TIMEOUTS, type Timeouts } from "./client.ts";
 import { Credentials } from "./credentials.ts";
 import { ApiError } from "./errors.ts";
+import { Events } from "./events.ts";
 import { Outage } from "./outage.ts";
 import { Reflector } from "./reflector.ts";
 import { Delivery, type Replica } from "./replica.ts";
@@ -45,6 +46,11 @@ export class KubernetesSource implements Source {
   readonly #credentials: Credentials;
   readonly #servers: Servers;
   readonly #unsettled = new Set<Resource>();
+  readonly #statistics: { resource: string; watches: number; lastEventMs: number | undefined }[] =
+    [];
+  readonly #closing = new AbortController();
+  readonly #client: ApiClient;
+  readonly #events: Events;
   #watched: Watched[] = [];
   #running: Promise<unknown> = Promise.resolve();
   #delivery: Delivery | undefined;
@@ -59,6 +65,15 @@ export class KubernetesSource implements Source {
     this.#clock = options.clock ?? machineClock;
     this.#credentials = new Credentials(options.kubeconfig, options);
     this.#servers = new Servers(options.statePath);
+    const { timeouts = TIMEOUTS, nodeName, log } = options;
+    const [credentials, servers] = [this.#credentials, this.#servers];
+    this.#client = new ApiClient({ credentials, servers, timeouts });
+    this.#events = new Events({
+      client: this.#client,
+      nodeName,
+      signal: this.#closing.signal,
+      log,
+    });
   }
 
   /**
@@ -71,9 +86,7 @@ export class KubernetesSource implements Source {
     this.#sink = sink;
     const delivery = new Delivery(this.#listenTo(sink), new StandingProblems(sink));
     this.#delivery = delivery;
-    const { timeouts = TIMEOUTS } = this.#options;
-    const [credentials, servers] = [this.#credentials, this.#servers];
-    const client = new ApiClient({ credentials, servers, timeouts });
+    const client = this.#client;
     const resources = watchedResources(this.#options.nodeName);
     for (const resource of resources) this.#unsettled.add(resource);
     this.#watched = resources.map((resource) => {
@@ -89,10 +102,21 @@ export class KubernetesSource implements Source {
 
   async close(): Promise<void> {
     this.#sink = undefined;
+    this.#closing.abort();
     for (const { reflector } of this.#watched) reflector.close();
     this.#onStarted();
     await this.#running;
     this.#credentials.close();
+  }
+
+  tell(notice: Notice): void {
+    void this.#events.send(notice);
+  }
+
+  statistics(): WatchStatistics[] {
+    return this.#statistics.map(({ resource, watches, lastEventMs }) => {
+      return { resource, restarts: Math.max(0, watches - 1), lastEventMs };
+    });
   }
 
   #makeReflector(parts: { resource: Resource; replica: Replica; client: ApiClient }): Reflector {
@@ -102,6 +126,9 @@ export class KubernetesSource implements Source {
       problem: (message) => this.#sink?.problem(message),
       resolved: (message) => this.#sink?.resolved(message),
     });
+    const name = resource.title.replaceAll(" ", "_");
+    const statistics = { resource: name, watches: 0, lastEventMs: undefined as number | undefined };
+    this.#statistics.push(statistics);
     return new Reflector({
       ...parts,
       clock: this.#clock,
@@ -110,7 +137,13 @@ export class KubernetesSource implements Source {
         this.#options.log.debug(`Listed ${replica.size} ${resource.title}`);
         this.#settle(resource);
       },
-      onChanged: () => this.#tellChanged(),
+      onWatch: () => {
+        statistics.watches++;
+      },
+      onChanged: () => {
+        statistics.lastEventMs = Date.now();
+        this.#tellChanged();
+      },
       onFailed: (error) => {
         outage.fail(error.message);
         const code = error instanceof ApiError ? error.code : 0;
@@ -143,8 +176,8 @@ export class KubernetesSource implements Source {
   /** The sink, with an eye on the API server's own Service. */
   #listenTo(sink: Sink): Pick<Sink, "apply" | "remove"> {
     return {
-      apply: (object) => {
-        sink.apply(object);
+      apply: (object, triggeredMs) => {
+        sink.apply(object, triggeredMs);
         if (!isOfApiServer(object)) return;
         this.#apiServer.set(object.name, object);
         this.#hasMoved = true;

@@ -45,7 +45,9 @@ export interface ReflectorOptions {
   backoff: BackoffOptions;
   /** The replica holds a full list; may be called again. */
   onListed: () => void;
-  /** Objects of the replica may have changed. */
+  /** A watch begins. */
+  onWatch: () => void;
+  /** Something of a watch has arrived: objects of the replica may have changed. */
   onChanged: () => void;
   /** An attempt failed; the next one is under way after a wait. */
   onFailed: (error: Error) => void;
@@ -211,7 +213,7 @@ export class Reflector {
   }
 
   async #watch(): Promise<void> {
-    const { clock, onChanged, onWell } = this.#options;
+    const { clock, onWatch, onChanged, onWell } = this.#options;
     const seconds = Math.round(WATCH_SECONDS * (1 + clock.random()));
     const query = {
       watch: "1",
@@ -221,6 +223,7 @@ export class Reflector {
     };
     const { mediaType, subject, consume } = await this.#open("watch", query);
     this.#isWatching = true;
+    onWatch();
     let listing: Listing | undefined = this.#resume === "" ? new Map() : undefined;
     const reader = makeEventReader(mediaType, this.#decoder, (event) => {
       if (event.type === "ERROR")

@@ -41,7 +41,8 @@ function makeVersion(name: string, number: number, port: unknown = 80): Version 
   const metadata = { namespace: "shop", name };
   const spec = { clusterIP: "10.96.0.1", ports: [{ port }] };
   const { object, problems } = readObject({ kind: "Service", metadata, spec });
-  return { namespace: "shop", name, resourceVersion: String(number), object, problems };
+  const resourceVersion = String(number);
+  return { namespace: "shop", name, resourceVersion, object, problems, triggeredMs: 0 };
 }
 
 function listingOf(...versions: Version[]): Listing {

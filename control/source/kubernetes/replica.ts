@@ -58,7 +58,7 @@ export class Delivery {
   /** A new replica of objects of a kind. Two of one kind never have the same object for long. */
   addReplica(kind: WatchedKind): Replica {
     const siblings = this.#replicas.get(kind) ?? [];
-    const replica = new Replica(kind, (key, change) => this.#settle(siblings, key, change));
+    const replica = new Replica(kind, (key, step) => this.#settle(siblings, key, step));
     siblings.push(replica);
     this.#replicas.set(kind, siblings);
     return replica;
@@ -72,7 +72,7 @@ export class Delivery {
   }
 
   /** Makes a change to one object, and tells the sink what comes of it. */
-  #settle(siblings: readonly Replica[], key: string, change: () => void): void {
+  #settle(siblings: readonly Replica[], key: string, { change, triggeredMs }: Step): void {
     const before = newest(siblings, key);
     change();
     const after = newest(siblings, key);
@@ -80,7 +80,7 @@ export class Delivery {
     if (had !== has) this.#report(`${siblings[0]!.kind} ${key}`, has);
     const [old, object] = [before?.object, after?.object];
     if (object === old) return;
-    if (object !== undefined) this.#sink.apply(object);
+    if (object !== undefined) this.#sink.apply(object, triggeredMs);
     else if (old !== undefined) {
       const { kind, namespace, name } = old;
       this.#sink.remove({ kind, namespace, name });
@@ -104,7 +104,13 @@ function newest(replicas: readonly Replica[], key: string): Entry | undefined {
   return best;
 }
 
-type Settle = (key: string, change: () => void) => void;
+/** What changes of one object, and when that came about, if it is known. */
+interface Step {
+  change: () => void;
+  triggeredMs?: number;
+}
+
+type Settle = (key: string, step: Step) => void;
 
 /** The objects of one resource. */
 export class Replica {
@@ -161,11 +167,11 @@ export class Replica {
   }
 
   #delete(key: string): void {
-    this.#settle(key, () => this.#entries.delete(key));
+    this.#settle(key, { change: () => this.#entries.delete(key) });
   }
 
-  #set(key: string, { object, problems }: Version, version: number): void {
-    this.#settle(key, () => {
+  #set(key: string, { object, problems, triggeredMs }: Version, version: number): void {
+    const change = () => {
       const before = this.#entries.get(key)?.object;
       // What cannot be used as a whole leaves the last good version in force.
       const isSame = object === undefined || sameData(before, object);
@@ -174,6 +180,7 @@ export class Replica {
         object: isSame ? before : object,
         problems: problems.length === 0 ? NO_PROBLEMS : problems,
       });
-    });
+    };
+    this.#settle(key, { change, triggeredMs });
   }
 }

@@ -5,17 +5,21 @@ import type { WatchedKind } from "./decode.ts";
 const PROXY_NAME = "service.kubernetes.io/service-proxy-name";
 const HEADLESS = "service.kubernetes.io/headless";
 
-/** Objects of one kind that are listed and watched together. */
-export interface Resource {
+/** What a request is about. */
+export interface Place {
   /** Tells resources apart, in messages too: "services". */
   title: string;
-  kind: WatchedKind;
   /** As RBAC names it. */
   plural: string;
   /** Empty for the core group. */
   group: string;
   path: string;
   selectors: Readonly<Record<string, string>>;
+}
+
+/** Objects of one kind that are listed and watched together. */
+export interface Resource extends Place {
+  kind: WatchedKind;
   /** Nothing is known as a whole without it. The others may be absent or forbidden. */
   isRequired: boolean;
 }

@@ -1,8 +1,9 @@
 // The few fields of Kubernetes' messages that bpfsvc reads, by number, as in the generated.proto
 // files of k8s.io/api and k8s.io/apimachinery. Gives plain values in the form of their JSON.
-import { enter, expectVarint, leave, type Reader, skip, type Texts } from "./wire.ts";
+import { readTriggerEntry, TRIGGER_ANNOTATION } from "./trigger.ts";
+import { decodeText, enter, expectVarint, leave, type Reader, skip, type Texts } from "./wire.ts";
 
-type Kind = "text" | "integer" | "flag" | "time" | "labels" | "bytes" | Message;
+type Kind = "text" | "integer" | "flag" | "time" | "labels" | "trigger" | "bytes" | Message;
 
 interface Field {
   name: string;
@@ -38,6 +39,7 @@ export const SLICE_META = message({
   3: ["namespace", "text"],
   6: ["resourceVersion", "text"],
   11: ["labels", "labels"],
+  12: ["triggeredMs", "trigger"],
 });
 
 const serviceSpec = message({
@@ -171,6 +173,8 @@ export function readMessage(reader: Reader, shape: Message, place: Place): Value
     const field = shape[tag >>> 3];
     if (field === undefined) skip(reader, tag, end);
     else if (field.kind === "labels") readLabel(reader, mapAt(value, field.name), { tag, place });
+    else if (field.kind === "trigger")
+      value[field.name] = readTriggerEntry(reader, enter(reader, tag, end)) || value[field.name];
     else if (!field.isList) value[field.name] = readField(reader, field.kind, { tag, place });
     else listAt(value, field.name).push(readField(reader, field.kind, { tag, place }));
   }
@@ -228,6 +232,7 @@ function readLabel(reader: Reader, labels: Value, { tag, place }: At): void {
   }
   leave(reader, end);
   if (LABELS.has(key)) labels[key] = place.texts.take(reader, valueAt, valueEnd);
+  else if (key === TRIGGER_ANNOTATION) labels[key] = decodeText(reader, valueAt, valueEnd);
 }
 
 /** A time as JSON has it, to the second; undefined for the zero time, an empty message. */

@@ -34,6 +34,7 @@ const ZERO = 0x30;
 export interface ReadSlice {
   object: SliceObject;
   resourceVersion: string;
+  triggeredMs: number;
 }
 
 /** Decodes slices that have nothing odd. */
@@ -255,7 +256,7 @@ function readDottedQuad(bytes: Uint8Array, start: number, end: number): number {
 }
 
 function makeSlice(
-  { namespace, name, resourceVersion = "", labels = {} }: Value,
+  { namespace, name, resourceVersion = "", labels = {}, triggeredMs = 0 }: Value,
   rest: Pick<SliceObject, "family" | "ports" | "endpoints">,
 ): ReadSlice | undefined {
   if (!isName(name, LONGEST_NAME) || !isName(namespace, LONGEST_LABEL)) return undefined;
@@ -271,5 +272,9 @@ function makeSlice(
     ports: rest.ports,
     endpoints: rest.endpoints,
   };
-  return { object, resourceVersion: resourceVersion as string };
+  return {
+    object,
+    resourceVersion: resourceVersion as string,
+    triggeredMs: triggeredMs as number,
+  };
 }

@@ -279,7 +279,7 @@ export class Maker {
 }
 
 function latin(bytes: Uint8Array): string {
-  return Buffer.from(bytes).latin1Slice();
+  return Buffer.from(bytes).toString("latin1");
 }
 
 function makeSeed(frame: Uint8Array): Seed {

@@ -128,7 +128,7 @@ export const SUM_AT: Readonly<Record<number, number>> = {
 };
 
 function text(frame: Uint8Array, from: number, to: number): string {
-  return Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength).latin1Slice(from, to);
+  return Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength).toString("latin1", from, to);
 }
 
 const word = (frame: Uint8Array, at: number) => (frame[at]! << 8) | frame[at + 1]!;
