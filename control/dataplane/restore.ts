@@ -100,8 +100,11 @@ function decodeKey(value: string): string {
   });
 }
 
-/** Text padded with zeros. */
-export function decodeText(bytes: Uint8Array): string {
-  const end = bytes.indexOf(0);
-  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end));
+const decoder = new TextDecoder();
+
+/** The text at `at`, which ends at a zero or is `length` bytes long. */
+export function decodeText(bytes: Uint8Array, at = 0, length = bytes.length): string {
+  const zero = bytes.indexOf(0, at);
+  const end = zero < 0 ? at + length : Math.min(zero, at + length);
+  return decoder.decode(bytes.subarray(at, end));
 }
