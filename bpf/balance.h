@@ -27,6 +27,19 @@ static __always_inline __u32 loop_next(__u32 index)
 	return index;
 }
 
+/*
+ * 32 ones if a value is 0, else none. Loops choose by masks: the verifier follows both ways of each
+ * branch, and there would be hundreds. Not by 64 ones: it takes them for -1, and follows that and
+ * 0 apart (Linux 6.18).
+ */
+static __always_inline __u64 mask_if_zero(__u32 value)
+{
+	__u64 mask = ((__u64)value - 1) >> 32;
+
+	barrier_var(mask);
+	return mask;
+}
+
 enum verdict {
 	VERDICT_NONE, /* not a Service's address: leave it alone */
 	VERDICT_FORWARD,
@@ -215,15 +228,12 @@ static __always_inline bool range_contains(const struct address *address)
 	__u32 index = 0;
 	const struct service_ranges *ranges = bpf_map_lookup_elem(&svc_ranges, &index);
 	__u32 active = ranges ? READ_ONCE(ranges->active) : 0;
+	__u64 within = 0;
 
 #pragma nounroll
-	for (int i = 0; i < SERVICE_RANGES && active >> i; i++) {
-		const struct service_range *range = &ranges->range[i];
-
-		if (active >> i & 1 && !range_difference(range, address))
-			return true;
-	}
-	return false;
+	for (int i = 0; i < SERVICE_RANGES && active >> i; i++)
+		within |= active >> i & mask_if_zero(range_difference(&ranges->range[i], address));
+	return within & 1;
 }
 
 /* The u64 of what captures a key, 0 if nothing does. */

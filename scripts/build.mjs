@@ -52,6 +52,7 @@ function compileBpf(from, to) {
 }
 
 const bundling = {
+  absWorkingDir: root,
   bundle: true,
   platform: "node",
   target: "node20.19",
