@@ -5,24 +5,27 @@
 export class Ids {
   readonly capacity: number;
   #next = 0;
-  #used = new Set<number>();
+  #used = 0;
+  /** For each id whether it is in use. */
+  readonly #isUsed: Uint8Array;
   #free: number[] = [];
   #freeHead = 0;
 
   constructor(capacity: number) {
     this.capacity = capacity;
+    this.#isUsed = new Uint8Array(capacity);
   }
 
   /** How many ids are in use. */
   get used(): number {
-    return this.#used.size;
+    return this.#used;
   }
 
   /** An id that is not in use, or undefined if all are. */
   take(): number | undefined {
     while (this.#next < this.capacity) {
       const id = this.#next++;
-      if (!this.#used.has(id)) return this.#hand(id);
+      if (this.#isUsed[id] === 0) return this.#hand(id);
     }
     const id = this.#free[this.#freeHead];
     if (id === undefined) return undefined;
@@ -36,17 +39,20 @@ export class Ids {
 
   /** Marks an id found in a pinned map as used. Call before the first take(). */
   reserve(id: number): void {
-    this.#used.add(id);
+    this.#hand(id);
   }
 
   /** Gives an id back. Throws if it is not in use: two owners would share a row. */
   release(id: number): void {
-    if (!this.#used.delete(id)) throw new Error(`Id ${id} is released but not in use`);
+    if (this.#isUsed[id] !== 1) throw new Error(`Id ${id} is released but not in use`);
+    this.#isUsed[id] = 0;
+    this.#used--;
     if (id < this.#next) this.#free.push(id);
   }
 
   #hand(id: number): number {
-    this.#used.add(id);
+    this.#used += 1 - this.#isUsed[id]!;
+    this.#isUsed[id] = 1;
     return id;
   }
 }

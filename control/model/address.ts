@@ -111,14 +111,23 @@ function isMapped(bytes: Uint8Array, at = 0): boolean {
  */
 export function parseAddress(text: string): ParsedAddress | undefined {
   const bytes = new Uint8Array(BYTES);
+  const family = writeAddress(text, bytes);
+  return family && { family, bytes };
+}
+
+/**
+ * The same into 16 bytes that are there; returns the family. If `text` is no address: undefined,
+ * and the bytes are any.
+ */
+export function writeAddress(text: string, bytes: Uint8Array): Family | undefined {
   if (text.indexOf(":") < 0) {
-    if (!parseDotted(text, 0, { bytes, at: IPV4_AT })) return undefined;
+    bytes.fill(0, 0, 10);
     bytes[10] = 0xff;
     bytes[11] = 0xff;
-    return { family: 4, bytes };
+    return parseDotted(text, 0, { bytes, at: IPV4_AT }) ? 4 : undefined;
   }
   if (!parseGroups(text, bytes)) return undefined;
-  return { family: isMapped(bytes) ? 4 : 6, bytes };
+  return isMapped(bytes) ? 4 : 6;
 }
 
 /** Start and length, in groups, of the zeros that "::" replaces (RFC 5952 §4.2). */
