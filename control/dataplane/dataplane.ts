@@ -1,7 +1,7 @@
-// Makes the maps say what the model says, in the only safe order: backends, slots, source ranges,
-// tables, frontends, prune frontends, then what is free. A crash between two steps leaves a serving
-// dataplane; what programs may still read is used again only after a grace period. Knows rows and
-// maps, not Kubernetes.
+// Makes the maps say what the model says, in the only safe order: row by row backends, slots, source
+// ranges, tables; then frontends, prune frontends, and what is free. A crash between two steps
+// leaves a serving dataplane; what programs may still read is used again only after a grace period.
+// Knows rows and maps, not Kubernetes.
 import { backendState, sourceKey } from "../../bindings/layout.ts";
 import type { AddressRow, ServiceRow } from "../model/rows.ts";
 import { Addresses, addressOf, isWildcard } from "./addresses.ts";
@@ -11,7 +11,14 @@ import { Extents } from "./extents.ts";
 import { extentsOf, type Held, protocolOf } from "./held.ts";
 import { Ids } from "./ids.ts";
 import { decodeSource, type Maps, SOURCE_VALUE } from "./maps.ts";
-import { isSettled, type Plan, type Pools, planService } from "./plan.ts";
+import {
+  isSettled,
+  nameOf,
+  type Plan,
+  type PlannedBackend,
+  type Pools,
+  planService,
+} from "./plan.ts";
 import { ServiceRanges } from "./ranges.ts";
 import { restore, serviceIdOf } from "./restore.ts";
 import { bytesToText, Table, type TableError, textToBytes } from "./table.ts";
@@ -138,30 +145,14 @@ export class Dataplane {
   /** Writes all that differs. Returns what could not be written; it stays pending. */
   flush(): RowError[] {
     const errors: RowError[] = [];
-    const plans = this.#plan(errors);
+    this.#closeRemoved();
+    // Each row is written before the next is planned: plans for all would take much memory.
+    this.#writeRows(errors);
     errors.push(...this.#addresses.plan(), ...this.#ranges.errors());
-    if (!this.#differs(plans)) {
-      this.#maps.storage.mark(false); // An agent before this one may have been killed in mid-write.
-      return errors;
-    }
-    this.#maps.storage.mark(true);
-    this.#ranges.writeRemovals();
-    for (const plan of plans) this.#writeBackends(plan);
-    for (const { slots } of plans)
-      for (const extent of slots) this.#maps.writeSlots(extent.offset, extent.slots);
-    const refused = this.#sources.writeAdditions();
-    for (const plan of plans) this.#flip(plan);
-    let failed = this.#frontends.writeAdditions();
-    this.#ranges.writeAdditions();
-    failed.push(...this.#frontends.writeRemovals());
-    if (failed.length > 0) failed = this.#frontends.writeAdditions();
-    for (const plan of plans) this.#settle(plan);
-    failed.push(...this.#pruneSources(refused));
-    this.#finishClosing();
-    this.#giveUp();
-    failed.push(...this.#names.writeAdditions(), ...this.#names.writeRemovals());
+    if (this.#tablesPending + this.#closing.length > 0 || this.#ranges.differs)
+      errors.push(...this.#explain(this.#writeTables()));
+    // Even if nothing was written: an agent before this one may have been killed in mid-write.
     this.#maps.storage.mark(false);
-    errors.push(...this.#explain(failed));
     return errors;
   }
 
@@ -186,9 +177,23 @@ export class Dataplane {
     return this.#dirty.size > 0 || this.#addresses.isPending || this.#ranges.differs;
   }
 
-  #differs(plans: readonly Plan[]): boolean {
-    if (this.#tablesPending + this.#closing.length > 0 || this.#ranges.differs) return true;
-    return plans.some((plan) => !isSettled(plan, this.#maps));
+  /**
+   * What rows share: frontends, whose services are in place by now, then what is no longer wanted.
+   * Returns the writes that failed.
+   */
+  #writeTables(): TableError[] {
+    this.#maps.storage.mark(true);
+    const refused = this.#sources.writeAdditions();
+    this.#ranges.writeRemovals();
+    let failed = this.#frontends.writeAdditions();
+    this.#ranges.writeAdditions();
+    failed.push(...this.#frontends.writeRemovals());
+    if (failed.length > 0) failed = this.#frontends.writeAdditions();
+    failed.push(...this.#pruneSources(refused));
+    this.#finishClosing();
+    this.#giveUp();
+    failed.push(...this.#names.writeAdditions(), ...this.#names.writeRemovals());
+    return failed;
   }
 
   /**
@@ -216,8 +221,7 @@ export class Dataplane {
     const gone = new Set(services.map(({ id }) => id));
     for (const { id, service } of backends) {
       if (!gone.has(service)) this.#maps.addDeparted(service, this.#maps.backendConnections(id));
-      const entry = this.#maps.readBackend(id);
-      this.#maps.writeBackendWord(id, { ...entry, state: backendState.BACKEND_FREE, listed: 0 });
+      this.#maps.updateBackend(id, { state: backendState.BACKEND_FREE, listed: 0 });
       this.#pools.backends.release(id);
     }
     for (const extent of extents) this.#pools.extents.release(extent);
@@ -230,12 +234,9 @@ export class Dataplane {
     for (const { sources } of services) for (const key of sources) this.#sources.remove(key);
     this.#sources.writeRemovals();
     for (const held of services) {
-      if ([...held.sources].some((key) => this.#sources.actual.has(key))) {
-        this.#closing.push(held);
-        continue;
-      }
       this.#maps.clearService(held.id);
-      this.#pools.services.release(held.id);
+      if (held.sources.some((key) => this.#sources.actual.has(key))) this.#closing.push(held);
+      else this.#pools.services.release(held.id);
     }
   }
 
@@ -246,15 +247,18 @@ export class Dataplane {
     this.#quarantine.services.push(...services);
   }
 
-  /** Plans every dirty row; removals first, so that they make room. */
-  #plan(errors: RowError[]): Plan[] {
+  /** Takes out the rows that are to be removed, so that they make room. */
+  #closeRemoved(): void {
     for (const [key, row] of this.#dirty) {
       if (row) continue;
       this.#dirty.delete(key);
       const held = this.#held.get(key);
       if (held) this.#close(held);
     }
-    const plans: Plan[] = [];
+  }
+
+  /** Plans and writes every dirty row. */
+  #writeRows(errors: RowError[]): void {
     for (const [key, row] of this.#dirty) {
       try {
         const plan = planService(row!, this.#held.get(key), {
@@ -263,30 +267,37 @@ export class Dataplane {
           frontends: this.#frontends,
           sources: this.#sources,
         });
+        this.#dirty.delete(key);
         this.#setFrontends(plan);
         this.#setSources(plan);
-        plans.push(plan);
-        this.#dirty.delete(key);
+        this.#setName(row!, plan);
+        const isSettledRow = isSettled(plan, this.#maps) && this.#sources.pendingCount === 0;
+        if (!isSettledRow) this.#maps.storage.mark(true);
+        this.#writeRow(plan);
       } catch (error) {
         if (!(error instanceof CapacityError)) throw error;
         errors.push({ key, message: error.message });
       }
     }
-    return plans;
   }
 
-  #setFrontends(plan: Plan): void {
-    const { held, frontends } = plan;
+  #setFrontends({ held, frontends }: Plan): void {
     for (const key of held.frontends) if (!frontends.has(key)) this.#disown(key, held.id);
     for (const [key, value] of frontends) this.#frontends.set(key, value);
-    held.frontends = new Set(frontends.keys());
-    this.#names.set(idText(held.id), plan.name);
+    held.frontends = [...frontends.keys()];
   }
 
   #setSources({ held, sources }: Plan): void {
-    for (const key of held.sources) if (!sources.has(key)) this.#sources.remove(key);
+    for (const key of held.sources) if (!sources.includes(key)) this.#sources.remove(key);
     for (const key of sources) this.#sources.set(key, bytesToText(SOURCE_VALUE));
     held.sources = sources;
+  }
+
+  /** All of a name but the type is in the key. */
+  #setName(row: ServiceRow, { held }: Plan): void {
+    if (held.type === row.type) return;
+    this.#names.set(idText(held.id), nameOf(row));
+    held.type = row.type;
   }
 
   /** Removes a frontend unless another service has taken it over. */
@@ -295,23 +306,39 @@ export class Dataplane {
     if (value !== undefined && serviceIdOf(value) === id) this.#frontends.remove(key);
   }
 
+  #writeRow(plan: Plan): void {
+    const { held, backends, sources, slots } = plan;
+    this.#writeBackends(plan);
+    for (const { offset, slots: extent } of slots) this.#maps.writeSlots(offset, extent);
+    // Those that are refused are tried again, and told, with what rows share.
+    if (sources.length > 0) this.#sources.writeAdditions();
+    this.#flip(plan);
+    // After the flip: what is no longer listed says so, and waits for the grace period.
+    for (const planned of backends) if (planned) this.#maps.updateBackend(planned.id, planned);
+    for (const id of plan.leavingBackends) this.#unlist(held, id);
+    this.#quarantine.extents.push(...plan.leavingExtents);
+    const kept = backends.filter((planned): planned is PlannedBackend => planned !== undefined);
+    held.backends = kept.map(({ backend }) => backend);
+    held.ids = kept.map(({ id }) => id);
+    this.#held.set(held.key, held);
+  }
+
   #writeBackends({ held, isNew, backends }: Plan): void {
     if (isNew) this.#maps.clearService(held.id);
-    for (const [name, { id, isNew, entry }] of backends) {
-      if (isNew) this.#maps.writeBackend(id, entry);
-      else this.#writeListed(id, { ...entry, listed: entry.listed | this.#listed(id) });
-      held.backends.set(name, id);
+    for (const planned of backends) {
+      if (!planned) continue;
+      const { id, backend, state, listed, generation } = planned;
+      if (planned.isNew)
+        this.#maps.writeBackend(id, {
+          address: backend.address,
+          port: backend.port,
+          state,
+          listed,
+          generation,
+          service: held.id,
+        });
+      else this.#maps.updateBackend(id, { state, listed: listed | this.#maps.backendListed(id) });
     }
-  }
-
-  #listed(id: number): number {
-    return this.#maps.readBackend(id).listed;
-  }
-
-  #writeListed(id: number, entry: { listed: number; state: number }): void {
-    const actual = this.#maps.readBackend(id);
-    if (actual.listed === entry.listed && actual.state === entry.state) return;
-    this.#maps.writeBackendWord(id, { ...actual, listed: entry.listed, state: entry.state });
   }
 
   #flip({ held, tables, flips, affinitySeconds, guard }: Plan): void {
@@ -319,21 +346,10 @@ export class Dataplane {
       this.#maps.writeAffinity(held.id, affinitySeconds);
     if (this.#maps.readGuard(held.id) !== guard) this.#maps.writeGuard(held.id, guard);
     for (const which of flips) this.#maps.writeTable(held.id, which, tables[which]!);
-    held.tables = tables;
-    this.#held.set(held.key, held);
   }
 
-  /** After the flip: what is no longer listed says so, and waits for the grace period. */
-  #settle({ held, backends, leavingBackends, leavingExtents }: Plan): void {
-    for (const { id, entry } of backends.values()) this.#writeListed(id, entry);
-    for (const name of leavingBackends) this.#unlist(held, name);
-    this.#quarantine.extents.push(...leavingExtents);
-  }
-
-  #unlist(held: Held, name: string): void {
-    const id = held.backends.get(name)!;
-    held.backends.delete(name);
-    this.#writeListed(id, { ...this.#maps.readBackend(id), listed: 0 });
+  #unlist(held: Held, id: number): void {
+    this.#maps.updateBackend(id, { state: this.#maps.backendState(id), listed: 0 });
     this.#quarantine.backends.push({ id, service: held.id });
     if (protocolOf(held.key) === "UDP") this.#hasUdpDeparture = true;
   }
@@ -352,9 +368,9 @@ export class Dataplane {
         const value = this.#frontends.actual.get(key);
         if (value !== undefined && serviceIdOf(value) === held.id) return true;
       }
-      for (const name of [...held.backends.keys()]) this.#unlist(held, name);
-      this.#quarantine.extents.push(...extentsOf(held.tables));
-      held.tables = [];
+      for (const id of held.ids) this.#unlist(held, id);
+      held.ids = held.backends = [];
+      this.#quarantine.extents.push(...extentsOf(this.#maps.readTables(held.id)));
       this.#quarantine.services.push(held);
       return false;
     });

@@ -64,7 +64,10 @@ export interface BackendWord {
   generation: number;
 }
 
-/** That, plus what is written before it. */
+/** What of a backend's row changes while it is in use. */
+export type BackendChange = Pick<BackendWord, "state" | "listed">;
+
+/** The word, plus what is written before it. */
 export interface BackendEntry extends BackendWord {
   address: Uint8Array;
   service: number;
@@ -116,9 +119,7 @@ function addressSum(key: Uint8Array): number {
 
 /** A little-endian word, negative if its highest bit is set. */
 function wordAt(bytes: Uint8Array, at: number): number {
-  return (
-    bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)
-  );
+  return bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
 }
 
 function mix(sum: number): number {
@@ -245,6 +246,19 @@ export class Maps {
     this.writeBackendWord(id, entry);
   }
 
+  /** Whether a backend's row says what may change of it while it is in use. */
+  hasBackend(id: number, { state, listed }: BackendChange): boolean {
+    return this.backendListed(id) === listed && this.backendState(id) === state;
+  }
+
+  /** Changes that, unless the row says so. */
+  updateBackend(id: number, { state, listed }: BackendChange): void {
+    if (this.hasBackend(id, { state, listed })) return;
+    const port = this.#backends.getUint16(id * backend.bytes + backend.offset.port);
+    const generation = this.backendGeneration(id);
+    this.writeBackendWord(id, { port, state, listed, generation });
+  }
+
   /** Port, state, listed and generation at once. */
   writeBackendWord(id: number, entry: BackendWord): void {
     const { port } = backend.offset;
@@ -276,6 +290,11 @@ export class Maps {
     for (let index = 0; index < slots.length; index++)
       if (this.#slots[offset + index] !== slots[index]) return false;
     return true;
+  }
+
+  /** The three table words of a service. */
+  readTables(id: number): TableWord[] {
+    return Array.from({ length: TABLE_COUNT }, (_, which) => this.readTable(id, which));
   }
 
   /** A copy of an extent's slots. */

@@ -7,13 +7,13 @@ const BATCH = 4096;
 
 /** Bytes as a string of one character a byte: usable as a Map key. */
 export function bytesToText(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).latin1Slice();
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
 }
 
 /** The inverse of bytesToText(), in memory of its own. */
 export function textToBytes(text: string): Uint8Array {
   const bytes = new Uint8Array(text.length);
-  Buffer.from(bytes.buffer).latin1Write(text);
+  Buffer.from(bytes.buffer).write(text, "latin1");
   return bytes;
 }
 

@@ -87,6 +87,15 @@ export interface ServiceRow {
   outside: TableRow;
 }
 
+/** The order of a row's backends: by address as text, then by port. */
+export function compareBackends(
+  left: Pick<BackendRow, "address" | "port">,
+  right: Pick<BackendRow, "address" | "port">,
+): number {
+  if (left.address !== right.address) return left.address < right.address ? -1 : 1;
+  return left.port - right.port;
+}
+
 type ServiceIdentity = Pick<ServiceRow, "namespace" | "name" | "port" | "family"> & {
   protocol: string;
 };
