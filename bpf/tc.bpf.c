@@ -37,6 +37,8 @@ static __always_inline int begin(struct __sk_buff *ctx, struct passage *passage)
 	case VERDICT_FORWARD:
 		return TC_ACT_OK;
 	case VERDICT_REFUSE:
+		if (!skb_is_sound(ctx, &passage->packet))
+			return TC_ACT_UNSPEC; /* the stack drops it, and answers no such packet */
 		refusal_count(&passage->choice);
 		return answer_refuse(ctx, passage);
 	case VERDICT_DROP:
@@ -183,6 +185,8 @@ static __always_inline int translate_icmp(struct __sk_buff *ctx, struct passage 
 	struct way way = {};
 	__u32 kind;
 
+	if (!passage->leaving && !skb_is_sound(ctx, packet))
+		return TC_ACT_UNSPEC;
 	if (type == (packet->ipv6 ? ICMP6_ECHO_REQUEST : ICMP_ECHO_REQUEST))
 		return passage->leaving ? TC_ACT_UNSPEC : echo_answer(ctx, passage);
 	if (!icmp_is_error(packet, type))

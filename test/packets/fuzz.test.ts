@@ -94,10 +94,9 @@ class Part {
     else {
       const run = bed.runInside(frame, { ...arrival, isSummed: false });
       const judgement = this.#judge.judge(frame, run, arrival);
-      const isAnswer = "fate" in judgement && judgement.fate === "answered";
-      // What is sent out is summed anew; nobody reads the sum of an answer.
+      const isCut = "fate" in judgement && judgement.fate === "answered" && isCutShort(frame, run);
       const fault = { fault: "what a device has summed does not follow" };
-      this.#note(isAnswer ? judgement : fault, () => describe({ frame, arrival }, run));
+      this.#note(isCut ? judgement : fault, () => describe({ frame, arrival }, run));
     }
   }
 
@@ -131,6 +130,12 @@ class Part {
       this.#note({ fault: `translated twice, by ${where}` }, say);
     }
   }
+}
+
+/** Whether an answer has less of what it answers: the kernel forgets the sum of what it cuts. */
+function isCutShort(frame: Uint8Array, { frame: out }: Run): boolean {
+  const { inner, network } = readFrame(out)!;
+  return out.length - (inner ?? { network }).network < frame.length - network;
 }
 
 const hex = (frame: Uint8Array) => Buffer.from(frame).toString("hex");

@@ -108,14 +108,18 @@ export class Judge {
 
   judge(frame: Uint8Array, { verdict, frame: out }: Run, arrival: Arrival): Judgement {
     const before = readFrame(frame);
+    if (before?.isFragment && !before.isLater && before.transport > 0) this.#known.note(before);
     if (verdict === "dropped") return this.#judgeDrop(before);
     const isSame = Buffer.compare(out.subarray(12), frame.subarray(12)) === 0;
     if (isSame && verdict === "next") return { fate: "passed" };
     if (!before) return { fault: "what is no IP packet was changed or sent" };
     const after = readFrame(out);
     if (!after) return { fault: "it became no IP packet" };
-    const broken = after.faults & ~before.faults;
+    const isOpened = before.inner !== undefined && after.protocol !== before.protocol;
+    const broken = after.faults & ~(isOpened ? before.inner!.faults : before.faults);
     if (broken) return { fault: `it left with ${faultNames(broken)}` };
+    if (before.faults & UNSOUND && (isOpened || isRouted(frame, before, out, after)))
+      return { fault: "what the stack would drop was routed" };
     return this.#judgeChange({ frame, before, out, after, arrival });
   }
 
@@ -166,10 +170,19 @@ export class Judge {
     return { fate: "request" };
   }
 
+  /** A fragment without ports goes where a packet with those of its datagram's first one would. */
   #judgeFragment({ before, after }: Change): Judgement {
-    return this.#known.mayBecome(before, after)
-      ? { fate: "fragment" }
-      : { fault: "a fragment was sent where nothing of its datagram was" };
+    const to = textOf(after.destination);
+    const isKept = after.source === before.source || this.#own.has(after.source);
+    for (const tuple of this.#known.datagrams(before)) {
+      const reply = this.#known.replied(tuple);
+      if (reply?.source === after.source && reply.destination === after.destination)
+        return { fate: "fragment" };
+      const decision = this.#oracle.decide(tuple);
+      if (decision.outcome !== "endpoints" || !isKept) continue;
+      if (decision.endpoints.some(({ address }) => address === to)) return { fate: "fragment" };
+    }
+    return { fault: "a fragment was sent where nothing of its datagram goes" };
   }
 
   /** An error is about a packet that somebody got; its receiver must know it as its own. */
@@ -192,6 +205,7 @@ export class Judge {
       this.#oracle.decide(before).outcome !== "untouched" ||
       this.#known.translate(before) !== undefined;
     if (!isOurs) return { fault: "what is not ours was answered" };
+    if (before.faults & UNSOUND) return { fault: "what the stack would drop was answered" };
     if (after.inner && keyOf(after.inner) !== keyOf(before))
       return { fault: "an answer quotes another packet" };
     if (after.protocol === TCP && (out[after.transport + 13]! & 4) === 0)
@@ -223,6 +237,20 @@ export class Judge {
     if (keyOf(inner!) !== keyOf(before)) return { fault: "a tunnel holds another packet" };
     return this.#own.has(after.source) ? { fate: "tunnel" } : { fault: "a tunnel from a stranger" };
   }
+}
+
+/** What the stack drops without a word: a header that lies, or is not what was sent. */
+const UNSOUND = FAULT.ipLength | FAULT.ipHeaderSum;
+
+/** Whether one router more has been passed. */
+function isRouted(
+  frame: Uint8Array,
+  before: PacketRead,
+  out: Uint8Array,
+  after: PacketRead,
+): boolean {
+  const at = before.family === 4 ? 8 : 7;
+  return out[after.network + at]! === frame[before.network + at]! - 1;
 }
 
 interface Change {

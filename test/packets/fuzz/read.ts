@@ -52,6 +52,8 @@ export interface PacketRead extends Tuple {
   end: number;
   isFragment: boolean;
   isLater: boolean;
+  /** Of its datagram, if it is a fragment. */
+  id: number;
   /** Of ICMP and ICMPv6; -1 for others. */
   type: number;
   /** The packet that an ICMP error quotes, or that a tunnel holds. */
@@ -146,6 +148,7 @@ function blank(family: 4 | 6, network: number): PacketRead {
     end: 0,
     isFragment: false,
     isLater: false,
+    id: 0,
     type: -1,
     inner: undefined,
     faults: 0,
@@ -160,6 +163,7 @@ function readIpv4(frame: Uint8Array, packet: PacketRead): boolean {
   if (frame[network]! >> 4 !== 4 || bytes < 20 || network + bytes > frame.length) return false;
   const total = word(frame, network + 2);
   const fragment = word(frame, network + 6);
+  packet.id = word(frame, network + 4);
   packet.end = network + total;
   if (total < bytes || packet.end > frame.length) packet.faults |= FAULT.ipLength;
   if (fold(addBytes(0, frame, network, network + bytes)) !== 0xffff)
@@ -192,6 +196,7 @@ function readIpv6(frame: Uint8Array, packet: PacketRead): boolean {
       const offset = word(frame, at + 2);
       packet.isFragment ||= (offset & 0xfff9) !== 0;
       packet.isLater ||= offset >> 3 !== 0;
+      packet.id = word(frame, at + 4) * 65536 + word(frame, at + 6);
     }
     at += own === 44 ? 8 : (frame[at + 1]! + 1) * 8;
     if (packet.isLater) break;
@@ -269,7 +274,10 @@ export function readFrame(frame: Uint8Array): PacketRead | undefined {
   const isTunnel = packet.protocol === (packet.family === 4 ? IPV4_IN_IP : IPV6_IN_IP);
   if (isTunnel && packet.transport > 0) {
     packet.inner = readPacket(frame, packet.family, packet.transport);
-    if (packet.inner) readTransport(frame, packet.inner);
+    if (packet.inner) {
+      if (packet.inner.end < frame.length) packet.inner.faults |= FAULT.trailing;
+      readTransport(frame, packet.inner);
+    }
   }
   return packet;
 }
