@@ -84,7 +84,9 @@ class Part {
     }
     const judgement = this.#judge.judge(frame, run, arrival);
     this.#note(judgement, () => `packet ${number}: ${describe(made, run)}`);
-    if ("fate" in judgement) this.#goOn(judgement.fate, made, run);
+    if ("fault" in judgement) return;
+    if (judgement.fate !== "passed") this.#goOn(judgement.fate, made, run);
+    else if (arrival.hook === "xdp") this.play({ frame, arrival: { ...arrival, hook: "ingress" } });
   }
 
   /** The kernel takes no frames of some lengths; and says so where a sum does not follow. */
@@ -111,11 +113,12 @@ class Part {
 
   /** What was translated meets other hooks, here or on the next node: all leave it alone. */
   #goOn(fate: Fate, made: Made, run: Run): void {
-    if (fate === "passed" || fate === "dropped" || fate === "answered") return;
+    if (fate === "dropped" || fate === "answered") return;
     const packet = readFrame(run.frame)!;
     if (this.#number % CHECKED_BY_SCAPY === 0 && packet.faults === 0) this.sample.push(run.frame);
     // Who asks from a Service's own address is answered there.
-    if (fate !== "tunnel" && oracle.isServed(packet.destination)) return;
+    if (oracle.isServed(packet.destination) || oracle.decide(packet).outcome !== "untouched")
+      return;
     const device = made.arrival.device;
     for (const arrival of [
       { hook: "egress", device: "eth0" },

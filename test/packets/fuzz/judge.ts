@@ -109,6 +109,7 @@ export class Judge {
   judge(frame: Uint8Array, { verdict, frame: out }: Run, arrival: Arrival): Judgement {
     const before = readFrame(frame);
     if (before?.isFragment && !before.isLater && before.transport > 0) this.#known.note(before);
+    if (before && verdict !== "next") this.#known.try(before);
     if (verdict === "dropped") return this.#judgeDrop(before);
     const isSame = Buffer.compare(out.subarray(12), frame.subarray(12)) === 0;
     if (isSame && verdict === "next") return { fate: "passed" };
@@ -153,8 +154,9 @@ export class Judge {
   #judgeTranslated(change: Change): Judgement {
     const { before, after, arrival } = change;
     if (!isSummedAlike(change)) return { fault: "a fragment's part of the checksum has changed" };
-    const reply = this.#known.replied(before);
-    if (reply && keyOf(reply) === keyOf(after)) return { fate: "reply" };
+    if (this.#isReply(before, after)) return { fate: "reply" };
+    const sent = this.#known.sent(before);
+    if (sent && keyOf(sent) === keyOf(after)) return { fate: "request" };
     const decision = this.#oracle.decide(before);
     if (decision.outcome !== "endpoints")
       return { fault: `it was translated, to be is "${decision.outcome}"` };
@@ -168,6 +170,21 @@ export class Judge {
     if (arrival.hook === "xdp" && isKept) return { fault: "XDP has sent on a foreign source" };
     this.#known.add({ request: tupleOf(before), sent: tupleOf(after), family: before.family });
     return { fate: "request" };
+  }
+
+  /** A reply is known by its request, also by one that was seen to begin a connection in vain. */
+  #isReply(before: Tuple, after: Tuple): boolean {
+    const reply = this.#known.replied(before);
+    if (reply && keyOf(reply) === keyOf(after)) return true;
+    const request = turn(after);
+    if (!this.#known.hasTried(request)) return false;
+    const decision = this.#oracle.decide(request);
+    const from = textOf(before.source);
+    return (
+      (before.destination === after.destination || this.#own.has(before.destination)) &&
+      decision.outcome === "endpoints" &&
+      decision.endpoints.some(({ address, port }) => address === from && port === before.sourcePort)
+    );
   }
 
   /** A fragment without ports goes where a packet with those of its datagram's first one would. */
@@ -188,15 +205,13 @@ export class Judge {
   /** An error is about a packet that somebody got; its receiver must know it as its own. */
   #judgeError({ before, after }: Change): Judgement {
     const got = turn(before.inner!);
-    const shown = keyOf(turn(after.inner!));
-    for (const becomes of [this.#known.replied(got), this.#known.sent(got)]) {
-      if (!becomes || keyOf(becomes) !== shown) continue;
-      if (after.destination !== becomes.destination)
-        return { fault: "an error went to a stranger" };
-      const isReporter = [before.source, becomes.source].includes(after.source);
-      return isReporter ? { fate: "error" } : { fault: "an error comes from a stranger" };
-    }
-    return { fault: "an error is about a packet that its receiver has not sent" };
+    const becomes = turn(after.inner!);
+    const sent = this.#known.sent(got);
+    if (!(sent && keyOf(sent) === keyOf(becomes)) && !this.#isReply(got, becomes))
+      return { fault: "an error is about a packet that its receiver has not sent" };
+    if (after.destination !== becomes.destination) return { fault: "an error went to a stranger" };
+    const isReporter = [before.source, becomes.source].includes(after.source);
+    return isReporter ? { fate: "error" } : { fault: "an error comes from a stranger" };
   }
 
   #judgeAnswer({ before, after, frame, out }: Change): Judgement {
@@ -210,8 +225,7 @@ export class Judge {
       return { fault: "an answer quotes another packet" };
     if (after.protocol === TCP && (out[after.transport + 13]! & 4) === 0)
       return { fault: "an answer that is no reset" };
-    if (before.protocol === TCP && frame[before.transport + 13]! & 4)
-      return { fault: "a reset was answered" };
+    if (isReset(frame, before) && isRefusal(out, after)) return { fault: "a reset was answered" };
     return { fate: "answered" };
   }
 
@@ -219,7 +233,11 @@ export class Judge {
   #judgeOpened({ before, after }: Change): Judgement {
     const { inner } = before;
     const decision = this.#oracle.decide(inner!);
-    if (decision.outcome !== "endpoints") return { fault: "a tunnel held what is not ours" };
+    // The other node has chosen: this one may know of no endpoint, and asks for no source again.
+    const isCaptured =
+      decision.outcome === "endpoints" ||
+      ["noEndpoints", "noLocalEndpoints", "sourceRange"].includes(decision.reason);
+    if (!isCaptured) return { fault: "a tunnel held what is not ours" };
     const isFor = after.destination === before.destination && after.source === inner!.source;
     if (!isFor) return { fault: "a packet of a tunnel went elsewhere" };
     this.#known.add({ request: tupleOf(inner!), sent: tupleOf(after), family: before.family });
@@ -268,9 +286,27 @@ function tupleOf({ protocol, source, destination, sourcePort, destinationPort }:
 /** A packet of our own: a reset, an error about what came, a reply to a ping. */
 function isAnswer({ before, after, frame, out }: Change): boolean {
   if (after.protocol === TCP)
-    return before.protocol === TCP && (out[after.transport + 13]! & 4) !== 0;
+    return (
+      before.protocol === TCP &&
+      (out[after.transport + 13]! & 4) !== 0 &&
+      after.sourcePort === before.destinationPort &&
+      after.destinationPort === before.sourcePort
+    );
   if (after.protocol !== (after.family === 4 ? ICMP : ICMPV6)) return false;
   return before.protocol !== after.protocol || frame[before.transport] !== out[after.transport];
+}
+
+/** Whether a packet has ended its connection: RST, ABORT, SHUTDOWN COMPLETE. */
+function isReset(frame: Uint8Array, { protocol, transport }: PacketRead): boolean {
+  if (protocol === TCP) return (frame[transport + 13]! & 4) !== 0;
+  return protocol === SCTP && [6, 14].includes(frame[transport + 12]!);
+}
+
+/** Whether an answer says that nobody is there; others speak of the way. */
+function isRefusal(out: Uint8Array, { family, protocol, transport }: PacketRead): boolean {
+  if (protocol === TCP) return true;
+  const [type, code] = family === 4 ? [3, 3] : [1, 4];
+  return out[transport] === type && out[transport + 1] === code;
 }
 
 /** Of a first fragment, whose checksum cannot be told: that what it adds to the sum has not changed. */

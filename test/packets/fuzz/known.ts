@@ -18,6 +18,8 @@ export class Known {
   readonly #byReply = new Map<string, Connection>();
   /** What first fragments have said of their datagrams' ports. */
   readonly #datagrams = new Map<string, Map<string, Tuple>>();
+  /** What was asked and came to nothing that is seen: a connection may have begun. */
+  readonly #tried = new Set<string>();
   readonly #recent: Connection[] = [];
   #next = 0;
 
@@ -31,6 +33,15 @@ export class Known {
     this.#byRequest.set(keyOf(request), connection);
     this.#byReply.set(keyOf(turn(sent)), connection);
     this.#recent[this.#next++ % RECENT] = connection;
+  }
+
+  /** A packet was dropped, answered or sent on. */
+  try(tuple: Tuple): void {
+    this.#tried.add(keyOf(tuple));
+  }
+
+  hasTried(tuple: Tuple): boolean {
+    return this.#tried.has(keyOf(tuple));
   }
 
   /** One of the latest, by a number from 0 to below 1. Undefined if there is none. */

@@ -18,7 +18,7 @@ import {
   wordsOf,
 } from "../words.ts";
 import type { Connection, Known } from "./known.ts";
-import { readFrame, repair, SCTP, TCP, type Tuple, turn, UDP } from "./read.ts";
+import { readFrame, repair, repairNetwork, SCTP, TCP, type Tuple, turn, UDP } from "./read.ts";
 
 const PROTOCOLS: Readonly<Record<Transport, number>> = { TCP, UDP, SCTP };
 const FRONTEND_PORTS = [
@@ -220,6 +220,8 @@ export class Maker {
       if (random.chance(0.03)) arrival.gsoSize = 1 + random.below(1500);
       else if (random.chance(0.5)) arrival.isSummed = true;
     }
+    // The stack lets none leave whose header is wrong.
+    if (arrival.hook === "egress") repairNetwork(frame);
     const isOurs = arrival.hook === "egress" || random.chance(0.97);
     if (isOurs) frame.set(this.#macs[arrival.device]!, arrival.hook === "egress" ? 6 : 0);
     return { frame, arrival };

@@ -284,18 +284,23 @@ export function readFrame(frame: Uint8Array): PacketRead | undefined {
 
 /** Puts right what lengths and checksums of a frame are wrong, as far as they can be told. */
 export function repair(frame: Uint8Array): void {
+  repairNetwork(frame);
+  const packet = readFrame(frame);
+  if (packet && packet.transport > 0 && !packet.isFragment)
+    repairTransport(frame, new DataView(frame.buffer, frame.byteOffset), packet);
+}
+
+/** The same of its IP header alone. */
+export function repairNetwork(frame: Uint8Array): void {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
   const kind = word(frame, 12);
   if (kind === 0x0800 && frame.length >= 34) {
     const bytes = (frame[14]! & 15) * 4;
     view.setUint16(16, frame.length - 14);
-    if (bytes >= 20 && 14 + bytes <= frame.length) {
-      view.setUint16(24, 0);
-      view.setUint16(24, ~fold(addBytes(0, frame, 14, 14 + bytes)) & 0xffff);
-    }
+    if (bytes < 20 || 14 + bytes > frame.length) return;
+    view.setUint16(24, 0);
+    view.setUint16(24, ~fold(addBytes(0, frame, 14, 14 + bytes)) & 0xffff);
   } else if (kind === 0x86dd && frame.length >= 54) view.setUint16(18, frame.length - 54);
-  const packet = readFrame(frame);
-  if (packet && packet.transport > 0 && !packet.isFragment) repairTransport(frame, view, packet);
 }
 
 function repairTransport(frame: Uint8Array, view: DataView, packet: PacketRead): void {
