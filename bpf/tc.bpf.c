@@ -41,16 +41,16 @@ static __always_inline int leave(const struct passage *passage)
 	return passage->tunnel.is_open ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
-/* A packet without a flow. TC_ACT_OK: it has one now. */
+/* A packet without a flow. TC_ACT_OK: it has one now. Nothing that is broken begins one. */
 static __always_inline int begin(struct __sk_buff *ctx, struct passage *passage)
 {
+	if (!passage_is_sound(ctx, passage))
+		return leave(passage);
 	passage_locate(passage);
 	switch (passage_begin(ctx, passage)) {
 	case VERDICT_FORWARD:
 		return TC_ACT_OK;
 	case VERDICT_REFUSE:
-		if (!passage_is_sound(ctx, passage))
-			return leave(passage); /* the stack answers no such packet either */
 		refusal_count(&passage->choice);
 		return answer_refuse(ctx, passage);
 	case VERDICT_DROP:
