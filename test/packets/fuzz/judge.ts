@@ -42,7 +42,7 @@ export type Fate =
 
 export type Judgement = { fate: Fate } | { fault: string };
 
-/** Decisions of the model by tuple, for packets that come from outside or from this node. */
+/** Decisions of the model, for packets that come from outside or from this node. */
 export class Oracle {
   readonly #serving: Serving;
   readonly #decided = new Map<string, Decision>();
@@ -52,7 +52,9 @@ export class Oracle {
   }
 
   decide(tuple: Tuple): Decision {
-    const key = keyOf(tuple);
+    // A decision depends on no source port.
+    const { protocol, source, destination, destinationPort } = tuple;
+    const key = `${protocol} ${destinationPort} ${source}${destination}`;
     const known = this.#decided.get(key);
     if (known) return known;
     const decision = this.#decide(tuple);
@@ -109,7 +111,6 @@ export class Judge {
   judge(frame: Uint8Array, { verdict, frame: out }: Run, arrival: Arrival): Judgement {
     const before = readFrame(frame);
     if (before?.isFragment && !before.isLater && before.transport > 0) this.#known.note(before);
-    if (before && verdict !== "next") this.#known.try(before);
     if (verdict === "dropped") return this.#judgeDrop(before);
     const isSame = Buffer.compare(out.subarray(12), frame.subarray(12)) === 0;
     if (isSame && verdict === "next") return { fate: "passed" };
@@ -126,6 +127,7 @@ export class Judge {
 
   #judgeDrop(packet: PacketRead | undefined): Judgement {
     if (!packet) return { fault: "what is no IP packet was dropped" };
+    this.#known.try(packet);
     const { inner } = packet;
     const isOurs =
       this.#oracle.isServed(packet.destination) ||
@@ -223,6 +225,7 @@ export class Judge {
     if (before.faults & UNSOUND) return { fault: "what the stack would drop was answered" };
     if (after.inner && keyOf(after.inner) !== keyOf(before))
       return { fault: "an answer quotes another packet" };
+    this.#known.try(before);
     if (after.protocol === TCP && (out[after.transport + 13]! & 4) === 0)
       return { fault: "an answer that is no reset" };
     if (isReset(frame, before) && isRefusal(out, after)) return { fault: "a reset was answered" };

@@ -35,7 +35,7 @@ export class Known {
     this.#recent[this.#next++ % RECENT] = connection;
   }
 
-  /** A packet was dropped, answered or sent on. */
+  /** A packet was dropped or answered. */
   try(tuple: Tuple): void {
     this.#tried.add(keyOf(tuple));
   }

@@ -130,7 +130,9 @@ export const SUM_AT: Readonly<Record<number, number>> = {
 };
 
 function text(frame: Uint8Array, from: number, to: number): string {
-  return Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength).toString("latin1", from, to);
+  let characters = "";
+  for (let at = from; at < to; at++) characters += String.fromCharCode(frame[at]!);
+  return characters;
 }
 
 const word = (frame: Uint8Array, at: number) => (frame[at]! << 8) | frame[at + 1]!;
