@@ -99,7 +99,7 @@ static __always_inline void answer_network(struct __sk_buff *ctx, const struct p
 		ip.payload_len = bpf_htons(bytes);
 		__builtin_memcpy(&ip.saddr, &packet->tuple.destination, 16);
 		__builtin_memcpy(&ip.daddr, &packet->tuple.source, 16);
-		bpf_skb_store_bytes(ctx, packet->network, &ip, sizeof(ip), 0);
+		bpf_skb_store_bytes(ctx, packet->network, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM);
 	} else {
 		struct iphdr ip = {
 			.version = 4, .ihl = 5, .protocol = protocol, .ttl = ANSWER_TTL
@@ -114,7 +114,7 @@ static __always_inline void answer_network(struct __sk_buff *ctx, const struct p
 		for (int i = 0; i < 5; i++)
 			sum += word[i];
 		ip.check = ~sum_fold(sum);
-		bpf_skb_store_bytes(ctx, packet->network, &ip, sizeof(ip), 0);
+		bpf_skb_store_bytes(ctx, packet->network, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM);
 	}
 }
 
@@ -169,7 +169,7 @@ __noinline int answer_reset(struct __sk_buff *ctx, const struct passage *passage
 	if (bpf_skb_change_tail(ctx, packet->transport + TCP_BYTES, 0))
 		return TC_ACT_SHOT;
 	answer_network(ctx, packet, IPPROTO_TCP, TCP_BYTES);
-	bpf_skb_store_bytes(ctx, packet->transport, word, sizeof(word), 0);
+	bpf_skb_store_bytes(ctx, packet->transport, word, sizeof(word), BPF_F_RECOMPUTE_CSUM);
 	return answer_send(ctx, passage);
 }
 
@@ -252,7 +252,8 @@ __noinline int answer_error(struct __sk_buff *ctx, struct passage *passage,
 	    bpf_skb_adjust_room(ctx, room, BPF_ADJ_ROOM_MAC, 0))
 		return TC_ACT_SHOT;
 	answer_network(ctx, packet, packet->ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, length + 8);
-	bpf_skb_store_bytes(ctx, packet->network + room - 8, header, sizeof(header), 0);
+	bpf_skb_store_bytes(ctx, packet->network + room - 8, header, sizeof(header),
+			    BPF_F_RECOMPUTE_CSUM);
 	return answer_send(ctx, passage);
 }
 

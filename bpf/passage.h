@@ -481,13 +481,15 @@ static __always_inline int passage_begin(struct PROGRAM_CONTEXT *ctx, struct pas
 	if (passage_is_forged(passage))
 		return VERDICT_NONE;
 	verdict = is_tunnelled ? passage_plan_tunnel(passage) : passage_balance(passage);
-	if (verdict != VERDICT_FORWARD)
+	if (verdict != VERDICT_FORWARD && verdict != VERDICT_REFUSE)
 		return verdict;
+	/* A reset begins nothing, and is answered by nothing (RFC 9293 §3.10.7.1, RFC 9260 §8.4).
+	 */
 	if (passage->packet.tcp_flags & TCP_RST) {
 		passage->choice.reason = REASON_NO_CONNECTION;
 		return VERDICT_DROP;
 	}
-	if (!is_tunnelled)
+	if (verdict == VERDICT_FORWARD && !is_tunnelled)
 		verdict = passage_plan(ctx, passage);
 	if (verdict != VERDICT_FORWARD)
 		return verdict;

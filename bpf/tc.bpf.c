@@ -29,9 +29,23 @@ static __always_inline bool leaving_is_ours(const struct tuple *tuple)
 	return filter & (FILTER_FRONTEND | FILTER_WILDCARD) || range_contains(&tuple->destination);
 }
 
-/* A packet without a flow. TC_ACT_OK: it has one now. */
+/* Whether the stack would have let a packet pass this hook: one that leaves, it has. */
+static __always_inline bool passage_is_sound(struct __sk_buff *ctx, const struct passage *passage)
+{
+	return passage->leaving || skb_is_sound(ctx, &passage->packet);
+}
+
+/* What becomes of a packet that is not translated: out of a tunnel it would go somewhere else. */
+static __always_inline int leave(const struct passage *passage)
+{
+	return passage->tunnel.is_open ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+/* A packet without a flow. TC_ACT_OK: it has one now. Nothing that is broken begins one. */
 static __always_inline int begin(struct __sk_buff *ctx, struct passage *passage)
 {
+	if (!passage_is_sound(ctx, passage))
+		return leave(passage);
 	passage_locate(passage);
 	switch (passage_begin(ctx, passage)) {
 	case VERDICT_FORWARD:
@@ -46,7 +60,7 @@ static __always_inline int begin(struct __sk_buff *ctx, struct passage *passage)
 		reason_count(REASON_NO_ROUTE);
 		return TC_ACT_SHOT;
 	}
-	return TC_ACT_UNSPEC;
+	return leave(passage);
 }
 
 /* A packet that this node routes, besides translating it: what a router would say to it. */
@@ -58,8 +72,8 @@ static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struc
 	const struct address *source;
 	struct way way = {};
 
-	if (!passage->leaving && !skb_is_sound(ctx, packet))
-		return TC_ACT_UNSPEC;
+	if (!passage_is_sound(ctx, passage))
+		return leave(passage);
 	if (packet->ttl <= 1 && !passage->leaving) {
 		reason_count(REASON_TTL_EXCEEDED);
 		return answer_error(ctx, passage, &complaint);
@@ -154,7 +168,7 @@ __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
 			return action;
 	}
 	if (!passage_may_translate(passage))
-		return TC_ACT_UNSPEC;
+		return leave(passage);
 	if (flow)
 		flow_meet(flow, &passage->flow, &passage->packet, now);
 	flow_wanted(&passage->flow, node, &passage->wanted);
@@ -183,6 +197,8 @@ static __always_inline int translate_icmp(struct __sk_buff *ctx, struct passage 
 	struct way way = {};
 	__u32 kind;
 
+	if (!passage_is_sound(ctx, passage))
+		return TC_ACT_UNSPEC;
 	if (type == (packet->ipv6 ? ICMP6_ECHO_REQUEST : ICMP_ECHO_REQUEST))
 		return passage->leaving ? TC_ACT_UNSPEC : echo_answer(ctx, passage);
 	if (!icmp_is_error(packet, type))
@@ -284,7 +300,7 @@ static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool lea
 			return passage->tunnel.is_open ? TC_ACT_SHOT : action;
 	}
 	if (!(leaving ? leaving_is_ours(&packet->tuple) : packet_is_ours(packet)))
-		return passage->tunnel.is_open ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+		return leave(passage);
 	return is_overheard(ctx, leaving) ? TC_ACT_UNSPEC : translate(ctx, passage);
 }
 

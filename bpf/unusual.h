@@ -213,17 +213,22 @@ __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 	packet = &passage->packet;
 	bytes = tunnel_bytes(packet->ipv6);
 	if (passage->leaving || network_bytes(packet) != (__u32)bytes ||
-	    !(filter_lookup(&packet->tuple.destination) & FILTER_ENDPOINT))
+	    !(filter_lookup(&packet->tuple.destination) & FILTER_ENDPOINT) ||
+	    !skb_is_sound(ctx, packet))
 		return TC_ACT_UNSPEC;
 	if (packet->ipv6) {
-		if (bpf_skb_load_bytes(ctx, packet->transport + 24, &inner, sizeof(inner)))
-			return TC_ACT_UNSPEC;
-	} else {
-		__be32 ipv4;
+		struct ipv6hdr ip;
 
-		if (bpf_skb_load_bytes(ctx, packet->transport + 16, &ipv4, sizeof(ipv4)))
+		if (bpf_skb_load_bytes(ctx, packet->transport, &ip, sizeof(ip)) || ip.version != 6)
 			return TC_ACT_UNSPEC;
-		address_from_ipv4(&inner, ipv4);
+		address_from_words(&inner, ip.daddr.in6_u.u6_addr32);
+	} else {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(ctx, packet->transport, &ip, sizeof(ip)) ||
+		    ip.version != 4 || ip.ihl < 5)
+			return TC_ACT_UNSPEC;
+		address_from_ipv4(&inner, ip.daddr);
 	}
 	if (!(filter_lookup(&inner) & FILTER_FRONTEND) || address_is_own(&inner))
 		return TC_ACT_UNSPEC;
@@ -285,7 +290,7 @@ static __always_inline bool inner_read(struct __sk_buff *ctx, const struct packe
 	if (packet->ipv6) {
 		struct ipv6hdr ip;
 
-		if (bpf_skb_load_bytes(ctx, inner->network, &ip, sizeof(ip)))
+		if (bpf_skb_load_bytes(ctx, inner->network, &ip, sizeof(ip)) || ip.version != 6)
 			return false;
 		address_from_words(&inner->tuple.source, ip.saddr.in6_u.u6_addr32);
 		address_from_words(&inner->tuple.destination, ip.daddr.in6_u.u6_addr32);
@@ -294,8 +299,8 @@ static __always_inline bool inner_read(struct __sk_buff *ctx, const struct packe
 	} else {
 		struct iphdr ip;
 
-		if (bpf_skb_load_bytes(ctx, inner->network, &ip, sizeof(ip)) ||
-		    ip.frag_off & bpf_htons(0x1fff))
+		if (bpf_skb_load_bytes(ctx, inner->network, &ip, sizeof(ip)) || ip.version != 4 ||
+		    ip.ihl < 5 || ip.frag_off & bpf_htons(0x1fff))
 			return false;
 		address_from_ipv4(&inner->tuple.source, ip.saddr);
 		address_from_ipv4(&inner->tuple.destination, ip.daddr);

@@ -10,7 +10,7 @@ import {
   node as nodeLayout,
   reason,
 } from "../../bindings/layout.ts";
-import { BpfObject, type PacketRun, type TestPacket } from "../../bindings/object.ts";
+import { BpfObject, type PacketRun, type Program, type TestPacket } from "../../bindings/object.ts";
 import { insideNetns } from "../../bindings/system.ts";
 import { Dataplane } from "../../control/dataplane/dataplane.ts";
 import {
@@ -135,6 +135,7 @@ export class Bed {
   /** Objects by configuration, since the verifier takes its time, and then by file. */
   readonly #loaded = new Map<string, Map<string, BpfObject>>();
   #objects = new Map<string, BpfObject>();
+  readonly #hooks = new Map<HookName, Program>();
   #helpers: Helper[] = [];
   #marked: readonly string[] = [];
   #numbers: NodeNumbers = NODE;
@@ -203,6 +204,8 @@ export class Bed {
       object.load();
       this.#objects.set(file, object);
     }
+    for (const [hook, { file, program }] of Object.entries(HOOKS))
+      this.#hooks.set(hook as HookName, this.#objects.get(file)!.program(program));
   }
 
   /** The service rows and addresses to be programmed, in place of what is. */
@@ -276,16 +279,14 @@ export class Bed {
 
   /** The same as run(), for those who are inside() already. */
   runInside(frame: Uint8Array, { hook, device = "eth0", gsoSize = 0, isSummed }: Arrival): Run {
-    const { file, program } = HOOKS[hook];
     const { index } = this.devices[device]!;
     const context =
       hook === "xdp" ? xdpContext(frame.length, index) : skbContext({ ifindex: index, gsoSize });
     const packet: TestPacket = { data: frame, context };
     if (isSummed) packet.isSummed = true;
-    const loaded = this.#objects.get(file)!.program(program);
-    const { verdict, data }: PacketRun = loaded.testPacket(packet);
+    const { verdict, data }: PacketRun = this.#hooks.get(hook)!.testPacket(packet);
     const word = VERDICTS[hook][verdict];
-    if (word === undefined) throw new Error(`${program} returned ${verdict}`);
+    if (word === undefined) throw new Error(`${HOOKS[hook].program} returned ${verdict}`);
     return { verdict: word, frame: data };
   }
 
@@ -438,18 +439,18 @@ export function formatMac(mac: Uint8Array): string {
   return Array.from(mac, (byte) => byte.toString(16).padStart(2, "0")).join(":");
 }
 
+/** A run only reads its context: the next one has the same. */
+const XDP_CONTEXT = new DataView(new ArrayBuffer(XDP_BYTES));
+const SKB_CONTEXT = new DataView(new ArrayBuffer(SKB_BYTES));
+
 function xdpContext(length: number, ifindex: number): Uint8Array {
-  const context = new Uint8Array(XDP_BYTES);
-  const view = new DataView(context.buffer);
-  view.setUint32(4, length, true);
-  view.setUint32(12, ifindex, true);
-  return context;
+  XDP_CONTEXT.setUint32(4, length, true);
+  XDP_CONTEXT.setUint32(12, ifindex, true);
+  return new Uint8Array(XDP_CONTEXT.buffer);
 }
 
 function skbContext({ ifindex, gsoSize }: { ifindex: number; gsoSize: number }): Uint8Array {
-  const context = new Uint8Array(SKB_BYTES);
-  const view = new DataView(context.buffer);
-  view.setUint32(SKB_IFINDEX, ifindex, true);
-  view.setUint32(SKB_GSO_SIZE, gsoSize, true);
-  return context;
+  SKB_CONTEXT.setUint32(SKB_IFINDEX, ifindex, true);
+  SKB_CONTEXT.setUint32(SKB_GSO_SIZE, gsoSize, true);
+  return new Uint8Array(SKB_CONTEXT.buffer);
 }

@@ -29,6 +29,13 @@ const PACKETS_A_TURN = 2000;
 /** Of those that came to something, one of so many is given to scapy as well. */
 const CHECKED_BY_SCAPY = 997;
 const FAULTS_SHOWN = 10;
+/** Where what is sent on may come by next. */
+const MET_NEXT = [
+  { hook: "egress", device: "eth0" },
+  { hook: "egress", device: "pod-a1" },
+  { hook: "xdp", device: "eth0" },
+  { hook: "ingress", device: "eth0" },
+] as const;
 
 let bed: Bed;
 let oracle: Oracle;
@@ -84,7 +91,9 @@ class Part {
     }
     const judgement = this.#judge.judge(frame, run, arrival);
     this.#note(judgement, () => `packet ${number}: ${describe(made, run)}`);
-    if ("fate" in judgement) this.#goOn(judgement.fate, made, run);
+    if ("fault" in judgement) return;
+    if (judgement.fate !== "passed") this.#goOn(judgement.fate, made, run);
+    else if (arrival.hook === "xdp") this.play({ frame, arrival: { ...arrival, hook: "ingress" } });
   }
 
   /** The kernel takes no frames of some lengths; and says so where a sum does not follow. */
@@ -94,10 +103,9 @@ class Part {
     else {
       const run = bed.runInside(frame, { ...arrival, isSummed: false });
       const judgement = this.#judge.judge(frame, run, arrival);
-      const isAnswer = "fate" in judgement && judgement.fate === "answered";
-      // What is sent out is summed anew; nobody reads the sum of an answer.
+      const isCut = "fate" in judgement && judgement.fate === "answered" && isCutShort(frame, run);
       const fault = { fault: "what a device has summed does not follow" };
-      this.#note(isAnswer ? judgement : fault, () => describe({ frame, arrival }, run));
+      this.#note(isCut ? judgement : fault, () => describe({ frame, arrival }, run));
     }
   }
 
@@ -110,27 +118,27 @@ class Part {
     this.fates.set(fate, (this.fates.get(fate) ?? 0) + 1);
   }
 
-  /** What was translated meets other hooks, here or on the next node: all leave it alone. */
+  /** What was translated meets another hook, here or on the next node, that leaves it alone. */
   #goOn(fate: Fate, made: Made, run: Run): void {
-    if (fate === "passed" || fate === "dropped" || fate === "answered") return;
+    if (fate === "dropped" || fate === "answered") return;
     const packet = readFrame(run.frame)!;
     if (this.#number % CHECKED_BY_SCAPY === 0 && packet.faults === 0) this.sample.push(run.frame);
     // Who asks from a Service's own address is answered there.
-    if (fate !== "tunnel" && oracle.isServed(packet.destination)) return;
-    const device = made.arrival.device;
-    for (const arrival of [
-      { hook: "egress", device: "eth0" },
-      { hook: "egress", device: "pod-a1" },
-      { hook: "xdp", device: "eth0" },
-      { hook: "ingress", device: "eth0" },
-    ] as const) {
-      const again = bed.runInside(run.frame, arrival);
-      if (again.verdict === "next" && Buffer.compare(again.frame, run.frame) === 0) continue;
-      const where = `${arrival.hook} of ${arrival.device} after ${device}`;
-      const say = () => `${describe(made, run)}\n   then ${again.verdict} ${hex(again.frame)}`;
-      this.#note({ fault: `translated twice, by ${where}` }, say);
-    }
+    if (oracle.isServed(packet.destination) || oracle.decide(packet).outcome !== "untouched")
+      return;
+    const arrival = MET_NEXT[this.#number % MET_NEXT.length]!;
+    const again = bed.runInside(run.frame, arrival);
+    if (again.verdict === "next" && Buffer.compare(again.frame, run.frame) === 0) return;
+    const where = `${arrival.hook} of ${arrival.device} after ${made.arrival.device}`;
+    const say = () => `${describe(made, run)}\n   then ${again.verdict} ${hex(again.frame)}`;
+    this.#note({ fault: `translated twice, by ${where}` }, say);
   }
+}
+
+/** Whether an answer has less of what it answers: the kernel forgets the sum of what it cuts. */
+function isCutShort(frame: Uint8Array, { frame: out }: Run): boolean {
+  const { inner, network } = readFrame(out)!;
+  return out.length - (inner ?? { network }).network < frame.length - network;
 }
 
 const hex = (frame: Uint8Array) => Buffer.from(frame).toString("hex");

@@ -42,7 +42,7 @@ export type Fate =
 
 export type Judgement = { fate: Fate } | { fault: string };
 
-/** Decisions of the model by tuple, for packets that come from outside or from this node. */
+/** Decisions of the model, for packets that come from outside or from this node. */
 export class Oracle {
   readonly #serving: Serving;
   readonly #decided = new Map<string, Decision>();
@@ -52,7 +52,9 @@ export class Oracle {
   }
 
   decide(tuple: Tuple): Decision {
-    const key = keyOf(tuple);
+    // A decision depends on no source port.
+    const { protocol, source, destination, destinationPort } = tuple;
+    const key = `${protocol} ${destinationPort} ${source}${destination}`;
     const known = this.#decided.get(key);
     if (known) return known;
     const decision = this.#decide(tuple);
@@ -108,19 +110,24 @@ export class Judge {
 
   judge(frame: Uint8Array, { verdict, frame: out }: Run, arrival: Arrival): Judgement {
     const before = readFrame(frame);
+    if (before?.isFragment && !before.isLater && before.transport > 0) this.#known.note(before);
     if (verdict === "dropped") return this.#judgeDrop(before);
     const isSame = Buffer.compare(out.subarray(12), frame.subarray(12)) === 0;
     if (isSame && verdict === "next") return { fate: "passed" };
     if (!before) return { fault: "what is no IP packet was changed or sent" };
     const after = readFrame(out);
     if (!after) return { fault: "it became no IP packet" };
-    const broken = after.faults & ~before.faults;
+    const isOpened = before.inner !== undefined && after.protocol !== before.protocol;
+    const broken = after.faults & ~(isOpened ? before.inner!.faults : before.faults);
     if (broken) return { fault: `it left with ${faultNames(broken)}` };
+    if (before.faults & UNSOUND && (isOpened || isRouted(frame, before, out, after)))
+      return { fault: "what the stack would drop was routed" };
     return this.#judgeChange({ frame, before, out, after, arrival });
   }
 
   #judgeDrop(packet: PacketRead | undefined): Judgement {
     if (!packet) return { fault: "what is no IP packet was dropped" };
+    this.#known.try(packet);
     const { inner } = packet;
     const isOurs =
       this.#oracle.isServed(packet.destination) ||
@@ -149,8 +156,9 @@ export class Judge {
   #judgeTranslated(change: Change): Judgement {
     const { before, after, arrival } = change;
     if (!isSummedAlike(change)) return { fault: "a fragment's part of the checksum has changed" };
-    const reply = this.#known.replied(before);
-    if (reply && keyOf(reply) === keyOf(after)) return { fate: "reply" };
+    if (this.#isReply(before, after)) return { fate: "reply" };
+    const sent = this.#known.sent(before);
+    if (sent && keyOf(sent) === keyOf(after)) return { fate: "request" };
     const decision = this.#oracle.decide(before);
     if (decision.outcome !== "endpoints")
       return { fault: `it was translated, to be is "${decision.outcome}"` };
@@ -166,24 +174,46 @@ export class Judge {
     return { fate: "request" };
   }
 
+  /** A reply is known by its request, also by one that was seen to begin a connection in vain. */
+  #isReply(before: Tuple, after: Tuple): boolean {
+    const reply = this.#known.replied(before);
+    if (reply && keyOf(reply) === keyOf(after)) return true;
+    const request = turn(after);
+    if (!this.#known.hasTried(request)) return false;
+    const decision = this.#oracle.decide(request);
+    const from = textOf(before.source);
+    return (
+      (before.destination === after.destination || this.#own.has(before.destination)) &&
+      decision.outcome === "endpoints" &&
+      decision.endpoints.some(({ address, port }) => address === from && port === before.sourcePort)
+    );
+  }
+
+  /** A fragment without ports goes where a packet with those of its datagram's first one would. */
   #judgeFragment({ before, after }: Change): Judgement {
-    return this.#known.mayBecome(before, after)
-      ? { fate: "fragment" }
-      : { fault: "a fragment was sent where nothing of its datagram was" };
+    const to = textOf(after.destination);
+    const isKept = after.source === before.source || this.#own.has(after.source);
+    for (const tuple of this.#known.datagrams(before)) {
+      const reply = this.#known.replied(tuple);
+      if (reply?.source === after.source && reply.destination === after.destination)
+        return { fate: "fragment" };
+      const decision = this.#oracle.decide(tuple);
+      if (decision.outcome !== "endpoints" || !isKept) continue;
+      if (decision.endpoints.some(({ address }) => address === to)) return { fate: "fragment" };
+    }
+    return { fault: "a fragment was sent where nothing of its datagram goes" };
   }
 
   /** An error is about a packet that somebody got; its receiver must know it as its own. */
   #judgeError({ before, after }: Change): Judgement {
     const got = turn(before.inner!);
-    const shown = keyOf(turn(after.inner!));
-    for (const becomes of [this.#known.replied(got), this.#known.sent(got)]) {
-      if (!becomes || keyOf(becomes) !== shown) continue;
-      if (after.destination !== becomes.destination)
-        return { fault: "an error went to a stranger" };
-      const isReporter = [before.source, becomes.source].includes(after.source);
-      return isReporter ? { fate: "error" } : { fault: "an error comes from a stranger" };
-    }
-    return { fault: "an error is about a packet that its receiver has not sent" };
+    const becomes = turn(after.inner!);
+    const sent = this.#known.sent(got);
+    if (!(sent && keyOf(sent) === keyOf(becomes)) && !this.#isReply(got, becomes))
+      return { fault: "an error is about a packet that its receiver has not sent" };
+    if (after.destination !== becomes.destination) return { fault: "an error went to a stranger" };
+    const isReporter = [before.source, becomes.source].includes(after.source);
+    return isReporter ? { fate: "error" } : { fault: "an error comes from a stranger" };
   }
 
   #judgeAnswer({ before, after, frame, out }: Change): Judgement {
@@ -192,12 +222,13 @@ export class Judge {
       this.#oracle.decide(before).outcome !== "untouched" ||
       this.#known.translate(before) !== undefined;
     if (!isOurs) return { fault: "what is not ours was answered" };
+    if (before.faults & UNSOUND) return { fault: "what the stack would drop was answered" };
     if (after.inner && keyOf(after.inner) !== keyOf(before))
       return { fault: "an answer quotes another packet" };
+    this.#known.try(before);
     if (after.protocol === TCP && (out[after.transport + 13]! & 4) === 0)
       return { fault: "an answer that is no reset" };
-    if (before.protocol === TCP && frame[before.transport + 13]! & 4)
-      return { fault: "a reset was answered" };
+    if (isReset(frame, before) && isRefusal(out, after)) return { fault: "a reset was answered" };
     return { fate: "answered" };
   }
 
@@ -205,7 +236,11 @@ export class Judge {
   #judgeOpened({ before, after }: Change): Judgement {
     const { inner } = before;
     const decision = this.#oracle.decide(inner!);
-    if (decision.outcome !== "endpoints") return { fault: "a tunnel held what is not ours" };
+    // The other node has chosen: this one may know of no endpoint, and asks for no source again.
+    const isCaptured =
+      decision.outcome === "endpoints" ||
+      ["noEndpoints", "noLocalEndpoints", "sourceRange"].includes(decision.reason);
+    if (!isCaptured) return { fault: "a tunnel held what is not ours" };
     const isFor = after.destination === before.destination && after.source === inner!.source;
     if (!isFor) return { fault: "a packet of a tunnel went elsewhere" };
     this.#known.add({ request: tupleOf(inner!), sent: tupleOf(after), family: before.family });
@@ -225,6 +260,20 @@ export class Judge {
   }
 }
 
+/** What the stack drops without a word: a header that lies, or is not what was sent. */
+const UNSOUND = FAULT.ipLength | FAULT.ipHeaderSum;
+
+/** Whether one router more has been passed. */
+function isRouted(
+  frame: Uint8Array,
+  before: PacketRead,
+  out: Uint8Array,
+  after: PacketRead,
+): boolean {
+  const at = before.family === 4 ? 8 : 7;
+  return out[after.network + at]! === frame[before.network + at]! - 1;
+}
+
 interface Change {
   frame: Uint8Array;
   before: PacketRead;
@@ -240,9 +289,27 @@ function tupleOf({ protocol, source, destination, sourcePort, destinationPort }:
 /** A packet of our own: a reset, an error about what came, a reply to a ping. */
 function isAnswer({ before, after, frame, out }: Change): boolean {
   if (after.protocol === TCP)
-    return before.protocol === TCP && (out[after.transport + 13]! & 4) !== 0;
+    return (
+      before.protocol === TCP &&
+      (out[after.transport + 13]! & 4) !== 0 &&
+      after.sourcePort === before.destinationPort &&
+      after.destinationPort === before.sourcePort
+    );
   if (after.protocol !== (after.family === 4 ? ICMP : ICMPV6)) return false;
   return before.protocol !== after.protocol || frame[before.transport] !== out[after.transport];
+}
+
+/** Whether a packet has ended its connection: RST, ABORT, SHUTDOWN COMPLETE. */
+function isReset(frame: Uint8Array, { protocol, transport }: PacketRead): boolean {
+  if (protocol === TCP) return (frame[transport + 13]! & 4) !== 0;
+  return protocol === SCTP && [6, 14].includes(frame[transport + 12]!);
+}
+
+/** Whether an answer says that nobody is there; others speak of the way. */
+function isRefusal(out: Uint8Array, { family, protocol, transport }: PacketRead): boolean {
+  if (protocol === TCP) return true;
+  const [type, code] = family === 4 ? [3, 3] : [1, 4];
+  return out[transport] === type && out[transport + 1] === code;
 }
 
 /** Of a first fragment, whose checksum cannot be told: that what it adds to the sum has not changed. */

@@ -1,6 +1,6 @@
 // The connections that programs have been seen to translate: what became of a request tells what
 // must become of replies. Knows nothing of endpoints.
-import { keyOf, type Tuple, turn } from "./read.ts";
+import { keyOf, type PacketRead, type Tuple, turn } from "./read.ts";
 
 export interface Connection {
   /** As the client sends it, and as it was sent on. */
@@ -16,8 +16,10 @@ export class Known {
   readonly #byRequest = new Map<string, Connection>();
   /** By what their endpoints send: the latest of two is its owner. */
   readonly #byReply = new Map<string, Connection>();
-  /** What later fragments, which have no ports, may become: pairs of addresses. */
-  readonly #pairs = new Map<string, Set<string>>();
+  /** What first fragments have said of their datagrams' ports. */
+  readonly #datagrams = new Map<string, Map<string, Tuple>>();
+  /** What was asked and came to nothing that is seen: a connection may have begun. */
+  readonly #tried = new Set<string>();
   readonly #recent: Connection[] = [];
   #next = 0;
 
@@ -30,9 +32,16 @@ export class Known {
     const { request, sent } = connection;
     this.#byRequest.set(keyOf(request), connection);
     this.#byReply.set(keyOf(turn(sent)), connection);
-    this.#pair(request, sent);
-    this.#pair(turn(sent), turn(request));
     this.#recent[this.#next++ % RECENT] = connection;
+  }
+
+  /** A packet was dropped or answered. */
+  try(tuple: Tuple): void {
+    this.#tried.add(keyOf(tuple));
+  }
+
+  hasTried(tuple: Tuple): boolean {
+    return this.#tried.has(keyOf(tuple));
   }
 
   /** One of the latest, by a number from 0 to below 1. Undefined if there is none. */
@@ -60,16 +69,27 @@ export class Known {
     return connection && turn(connection.request);
   }
 
-  /** Whether a packet without ports may become this. */
-  mayBecome(from: Tuple, to: Tuple): boolean {
-    const pairs = this.#pairs.get(from.source + from.destination);
-    return pairs?.has(to.source + to.destination) ?? false;
+  /** A datagram's first fragment was seen. */
+  note(first: PacketRead): void {
+    const key = datagramKey(first);
+    const tuples = this.#datagrams.get(key) ?? new Map<string, Tuple>();
+    const { protocol, source, destination, sourcePort, destinationPort } = first;
+    tuples.set(`${sourcePort} ${destinationPort}`, {
+      protocol,
+      source,
+      destination,
+      sourcePort,
+      destinationPort,
+    });
+    this.#datagrams.set(key, tuples);
   }
 
-  #pair(from: Tuple, to: Tuple): void {
-    const key = from.source + from.destination;
-    const pairs = this.#pairs.get(key) ?? new Set();
-    pairs.add(to.source + to.destination);
-    this.#pairs.set(key, pairs);
+  /** With the ports that it may have: what a fragment without ports is a part of. */
+  datagrams(later: PacketRead): Iterable<Tuple> {
+    return this.#datagrams.get(datagramKey(later))?.values() ?? [];
   }
+}
+
+function datagramKey({ protocol, id, source, destination }: PacketRead): string {
+  return `${protocol} ${id} ${source}${destination}`;
 }

@@ -18,7 +18,7 @@ import {
   wordsOf,
 } from "../words.ts";
 import type { Connection, Known } from "./known.ts";
-import { readFrame, repair, SCTP, TCP, type Tuple, turn, UDP } from "./read.ts";
+import { readFrame, repair, repairNetwork, SCTP, TCP, type Tuple, turn, UDP } from "./read.ts";
 
 const PROTOCOLS: Readonly<Record<Transport, number>> = { TCP, UDP, SCTP };
 const FRONTEND_PORTS = [
@@ -45,23 +45,22 @@ const NODE_PORTS = [
 
 /** Numbers at random, the same for the same seed (Doty-Humphrey's sfc32). */
 export class Random {
-  #a: number;
-  #b = 0x9e3779b9;
-  #c = 0x243f6a88;
-  #counter = 1;
+  readonly #state: Uint32Array;
 
   constructor(seed: number) {
-    this.#a = seed >>> 0;
+    this.#state = Uint32Array.of(seed, 0x9e3779b9, 0x243f6a88, 1);
     for (let turns = 0; turns < 12; turns++) this.next();
   }
 
   /** A whole number of 32 bits. */
   next(): number {
-    const sum = (this.#a + this.#b + this.#counter) >>> 0;
-    this.#counter = (this.#counter + 1) >>> 0;
-    this.#a = this.#b ^ (this.#b >>> 9);
-    this.#b = (this.#c + (this.#c << 3)) >>> 0;
-    this.#c = (((this.#c << 21) | (this.#c >>> 11)) + sum) >>> 0;
+    const state = this.#state;
+    const [a, b, c, counter] = [state[0]!, state[1]!, state[2]!, state[3]!];
+    const sum = (a + b + counter) >>> 0;
+    state[0] = b ^ (b >>> 9);
+    state[1] = c + (c << 3);
+    state[2] = ((c << 21) | (c >>> 11)) + sum;
+    state[3] = counter + 1;
     return sum;
   }
 
@@ -220,6 +219,8 @@ export class Maker {
       if (random.chance(0.03)) arrival.gsoSize = 1 + random.below(1500);
       else if (random.chance(0.5)) arrival.isSummed = true;
     }
+    // The stack lets none leave whose header is wrong.
+    if (arrival.hook === "egress") repairNetwork(frame);
     const isOurs = arrival.hook === "egress" || random.chance(0.97);
     if (isOurs) frame.set(this.#macs[arrival.device]!, arrival.hook === "egress" ? 6 : 0);
     return { frame, arrival };

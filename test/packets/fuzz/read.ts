@@ -52,6 +52,8 @@ export interface PacketRead extends Tuple {
   end: number;
   isFragment: boolean;
   isLater: boolean;
+  /** Of its datagram, if it is a fragment. */
+  id: number;
   /** Of ICMP and ICMPv6; -1 for others. */
   type: number;
   /** The packet that an ICMP error quotes, or that a tunnel holds. */
@@ -128,7 +130,9 @@ export const SUM_AT: Readonly<Record<number, number>> = {
 };
 
 function text(frame: Uint8Array, from: number, to: number): string {
-  return Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength).toString("latin1", from, to);
+  let characters = "";
+  for (let at = from; at < to; at++) characters += String.fromCharCode(frame[at]!);
+  return characters;
 }
 
 const word = (frame: Uint8Array, at: number) => (frame[at]! << 8) | frame[at + 1]!;
@@ -146,6 +150,7 @@ function blank(family: 4 | 6, network: number): PacketRead {
     end: 0,
     isFragment: false,
     isLater: false,
+    id: 0,
     type: -1,
     inner: undefined,
     faults: 0,
@@ -160,6 +165,7 @@ function readIpv4(frame: Uint8Array, packet: PacketRead): boolean {
   if (frame[network]! >> 4 !== 4 || bytes < 20 || network + bytes > frame.length) return false;
   const total = word(frame, network + 2);
   const fragment = word(frame, network + 6);
+  packet.id = word(frame, network + 4);
   packet.end = network + total;
   if (total < bytes || packet.end > frame.length) packet.faults |= FAULT.ipLength;
   if (fold(addBytes(0, frame, network, network + bytes)) !== 0xffff)
@@ -192,6 +198,7 @@ function readIpv6(frame: Uint8Array, packet: PacketRead): boolean {
       const offset = word(frame, at + 2);
       packet.isFragment ||= (offset & 0xfff9) !== 0;
       packet.isLater ||= offset >> 3 !== 0;
+      packet.id = word(frame, at + 4) * 65536 + word(frame, at + 6);
     }
     at += own === 44 ? 8 : (frame[at + 1]! + 1) * 8;
     if (packet.isLater) break;
@@ -269,25 +276,33 @@ export function readFrame(frame: Uint8Array): PacketRead | undefined {
   const isTunnel = packet.protocol === (packet.family === 4 ? IPV4_IN_IP : IPV6_IN_IP);
   if (isTunnel && packet.transport > 0) {
     packet.inner = readPacket(frame, packet.family, packet.transport);
-    if (packet.inner) readTransport(frame, packet.inner);
+    if (packet.inner) {
+      if (packet.inner.end < frame.length) packet.inner.faults |= FAULT.trailing;
+      readTransport(frame, packet.inner);
+    }
   }
   return packet;
 }
 
 /** Puts right what lengths and checksums of a frame are wrong, as far as they can be told. */
 export function repair(frame: Uint8Array): void {
+  repairNetwork(frame);
+  const packet = readFrame(frame);
+  if (packet && packet.transport > 0 && !packet.isFragment)
+    repairTransport(frame, new DataView(frame.buffer, frame.byteOffset), packet);
+}
+
+/** The same of its IP header alone. */
+export function repairNetwork(frame: Uint8Array): void {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
   const kind = word(frame, 12);
   if (kind === 0x0800 && frame.length >= 34) {
     const bytes = (frame[14]! & 15) * 4;
     view.setUint16(16, frame.length - 14);
-    if (bytes >= 20 && 14 + bytes <= frame.length) {
-      view.setUint16(24, 0);
-      view.setUint16(24, ~fold(addBytes(0, frame, 14, 14 + bytes)) & 0xffff);
-    }
+    if (bytes < 20 || 14 + bytes > frame.length) return;
+    view.setUint16(24, 0);
+    view.setUint16(24, ~fold(addBytes(0, frame, 14, 14 + bytes)) & 0xffff);
   } else if (kind === 0x86dd && frame.length >= 54) view.setUint16(18, frame.length - 54);
-  const packet = readFrame(frame);
-  if (packet && packet.transport > 0 && !packet.isFragment) repairTransport(frame, view, packet);
 }
 
 function repairTransport(frame: Uint8Array, view: DataView, packet: PacketRead): void {
