@@ -1059,6 +1059,7 @@ export const limit = {
   FLOW_IDLE_UDP: 180,
   FLOW_IDLE_UNREPLIED: 60,
   FLOW_IDLE_CLOSED: 10,
+  FLOW_CLOCK_AHEAD: 256,
   FLOW_GROUP: 16,
   HOP_BITS: 10,
   NODE_SOURCES: 64,
@@ -1269,4 +1270,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x6eb67f68a411fddfn;
+export const layoutHash = 0x4f7e3f4e527a4cbbn;
