@@ -17,6 +17,7 @@ import { metrics } from "./metrics.ts";
 import { pod } from "./pod.ts";
 import { type Entry, formatMeasured, toEntries } from "./report.ts";
 import { select } from "./select.ts";
+import { soak } from "./soak.ts";
 
 const benches: readonly Bench[] = [
   connect,
@@ -29,6 +30,7 @@ const benches: readonly Bench[] = [
   cluster,
   devices,
   metrics,
+  soak,
 ];
 
 const checkout = path.resolve(import.meta.dirname, "../..");

@@ -1049,6 +1049,7 @@ export const limit = {
   FLOW_IDLE_UDP: 180,
   FLOW_IDLE_UNREPLIED: 60,
   FLOW_IDLE_CLOSED: 10,
+  FLOW_CLOCK_AHEAD: 256,
   FLOW_GROUP: 16,
   HOP_BITS: 10,
   NODE_SOURCES: 64,
@@ -1259,4 +1260,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x6405186bce76ce17n;
+export const layoutHash = 0x4a0446145e1bae07n;

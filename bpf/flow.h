@@ -270,9 +270,12 @@ static __always_inline bool flow_is_closed(__u32 lock)
 	return state & FLOW_RESET || !(~state & (FLOW_CLOSED | FLOW_PEER_CLOSED));
 }
 
+/* Another CPU's packet may have come when the clock went on since `now` was read: just now. */
 static __always_inline __u16 flow_idle(const struct flow *flow, __u32 now)
 {
-	return now - READ_ONCE(flow->last_used);
+	__u16 idle = now - READ_ONCE(flow->last_used);
+
+	return idle > 0xffff - FLOW_CLOCK_AHEAD ? 0 : idle;
 }
 
 /* How long a flow may be without packets before it counts as over. */

@@ -85,7 +85,7 @@ static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struc
 	if (tunnel)
 		way.mtu -= tunnel_bytes(packet->ipv6);
 	if (way.mtu && packet->transport && skb_length(ctx, packet) > way.mtu &&
-	    skb_is_whole(ctx, packet)) {
+	    (passage->leaving || skb_is_whole(ctx, packet))) {
 		complaint.ipv4 = ICMP_UNREACHABLE | 4 << 8;
 		complaint.ipv6 = ICMP6_TOO_BIG;
 		complaint.mtu = way.mtu;

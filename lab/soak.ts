@@ -267,7 +267,9 @@ async function ending(signal: AbortSignal): Promise<void> {
 
 async function startFlow(protocol: "TCP" | "UDP", place: Place, start: Start): Promise<Work> {
   const { address, port } = place;
-  const flow = await start.helper.startFlow({ protocol, address, port, bytes: ECHO_BYTES });
+  const begin = () => start.helper.startFlow({ protocol, address, port, bytes: ECHO_BYTES });
+  // The first datagram may be lost in finding out how large a packet may be.
+  const flow = await (protocol === "UDP" ? begin().catch(begin) : begin());
   return async (signal) => {
     await ending(signal);
     return reportFlow(place, protocol, await start.helper.stopFlow(flow));

@@ -131,9 +131,11 @@ export class Flows {
     return Number((this.#now() >> BigInt(limit.FLOW_CLOCK_SHIFT)) & 0xffffn);
   }
 
+  /** As flow_idle() in flow.h: packets go on coming while many flows are looked at by one `now`. */
   #idle(number: number, now: number): number {
     const at = number * flowLayout.bytes + flowLayout.offset.lastUsed;
-    return (now - this.#view.getUint16(at, true)) & 0xffff;
+    const idle = (now - this.#view.getUint16(at, true)) & 0xffff;
+    return idle > 0xffff - limit.FLOW_CLOCK_AHEAD ? 0 : idle;
   }
 
   #read(number: number, lock: number): Flow {

@@ -45,6 +45,8 @@ const BIG = "x".repeat(4000);
 const STRANGERS = { ipv4: "203.0.113.200", ipv6: "2001:db8:ffff:1::5" } as const;
 
 const LOCAL = { externalTrafficPolicy: "Local" };
+/** Of the Services with that policy, the ports where load balancers ask for endpoints. */
+const HEALTH_PORT = 32_000;
 /** Services by name: what is behind them, and how they differ from plain ones. */
 const SERVICES: Readonly<Record<string, { endpoints: readonly string[]; spec?: Manifest }>> = {
   far: { endpoints: ["pod-b1"] },
@@ -153,7 +155,8 @@ class Place {
         stage,
         endpoints.map((each) => hosts[each]!),
       );
-      const options = { number: FIRST_NUMBER + index, endpoints: placed, ...(spec && { spec }) };
+      const health = spec === LOCAL && { healthCheckNodePort: HEALTH_PORT + index };
+      const options = { number: FIRST_NUMBER + index, endpoints: placed, spec: { ...spec, ...health } };
       await stage.apply(name, makeOutside(name, options));
     }
     await stage.startAgent(agentOptions(bed));
@@ -200,12 +203,12 @@ class Place {
     return Promise.all(asked);
   }
 
-  /** Who answered, or the error; and whom that one saw, if that matters. */
+  /** Who answered, or the error; and whom that one saw, given the client's address if it matters. */
   #tell(seen: Seen, own: string | undefined): string {
     if ("error" in seen) return seen.error;
     if (own === undefined) return seen.identity;
     const { address } = seen.client;
-    const whom = address === own ? "itself" : this.#nodeAddresses.has(address) ? "node" : address;
+    const whom = this.#nodeAddresses.has(address) ? "node" : address === own ? "itself" : address;
     return `${seen.identity} sees ${whom}`;
   }
 }
@@ -282,18 +285,16 @@ function play(bed: (typeof BEDS)[number]): void {
 
   labTest(`${bed.title}: Service addresses answer pings`, async (t) => {
     const place = await opened();
-    const pings = [
-      ...(["outside", UNSEEN_POD] as const).flatMap((from) =>
-        AWAY.flatMap((frontend) =>
-          ["far", "none"].flatMap((service) =>
-            FAMILIES.map((family) => ({ from, ...place.target(service, { frontend, family }) })),
-          ),
+    const pings = (["outside", UNSEEN_POD] as const).flatMap((from) =>
+      AWAY.flatMap((frontend) =>
+        ["far", "none"].flatMap((service) =>
+          FAMILIES.map((family) => ({ from, ...place.target(service, { frontend, family }) })),
         ),
       ),
-    ];
+    );
     await Promise.all(
       pings.map(async ({ from, address }) => {
-        const ping = ["ping", "-n", "-c", "1", "-W", "5", "-s", "1400", address];
+        const ping = ["ping", "-n", "-c", "1", "-W", "5", "-s", "1200", address];
         const { code, stdout } = await place.client(from).host.run(ping);
         t.is(code, 0, `${from}: ${stdout}`);
       }),
