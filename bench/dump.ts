@@ -81,11 +81,8 @@ async function run(context: Context): Promise<Measured> {
       rows: makeRows({ ...shape, services: MANY }),
       capacities: { svc_backends: MANY * ENDPOINTS },
     });
-    const count = context.rounds(ROUNDS);
-    const samples = await interleave(makeCases(node, { usual, many, bpftool }), {
-      count,
-      progress: (round) => context.progress(`round ${round + 1} of ${count}`),
-    });
+    const cases = makeCases(node, { usual, many, bpftool });
+    const samples = await interleave(cases, { usual: ROUNDS, context });
     const absent = "bpftool is absent (Debian package bpftool): nothing is compared with it.";
     return { figures: readFigures(samples, bpftool), samples, notes: bpftool ? [] : [absent] };
   } finally {
