@@ -7,12 +7,14 @@ import { cluster } from "./cluster.ts";
 import { connect } from "./connect.ts";
 import { decode } from "./decode.ts";
 import { dump } from "./dump.ts";
+import { established } from "./established.ts";
 import { memory } from "./memory.ts";
 import { select } from "./select.ts";
 
 export const BENCHES: readonly Bench[] = [
   calls,
   connect,
+  established,
   dump,
   change,
   memory,
