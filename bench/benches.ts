@@ -2,23 +2,27 @@
 // A bench that is not in this list does not exist.
 import type { Bench } from "./bench.ts";
 import { calls } from "./calls.ts";
-import { change } from "./change.ts";
-import { cluster } from "./cluster.ts";
+import { churn } from "./churn.ts";
 import { connect } from "./connect.ts";
 import { decode } from "./decode.ts";
 import { dump } from "./dump.ts";
 import { established } from "./established.ts";
-import { memory } from "./memory.ts";
+import { maglev } from "./maglev.ts";
+import { packet } from "./packet.ts";
+import { program } from "./program.ts";
+import { scale } from "./scale.ts";
 import { select } from "./select.ts";
 
 export const BENCHES: readonly Bench[] = [
+  program,
+  packet,
+  maglev,
+  select,
+  decode,
+  dump,
   calls,
   connect,
   established,
-  dump,
-  change,
-  memory,
-  select,
-  decode,
-  cluster,
+  churn,
+  scale,
 ];

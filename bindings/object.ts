@@ -22,6 +22,9 @@ import { BpfMap } from "./map.ts";
 /** The largest log the kernel writes; memory is used only as far as it is written. */
 const LOG_BYTES = 16 * 1024 * 1024 - 1;
 const LOG_LINES_SHOWN = 5;
+/** BPF_LOG_STATS: three lines a program, and nothing else. */
+const LOG_STATISTICS = 4;
+const STATISTICS_BYTES = 4096;
 const TEST_RUN_BYTES = 80;
 const TAG_BYTES = 8;
 
@@ -165,6 +168,30 @@ export class BpfObject {
       this.#loaded = true;
     } finally {
       // libbpf keeps the address, but an object cannot be loaded twice, whatever came of it.
+      free(buffer);
+    }
+  }
+
+  /**
+   * The same, and returns what the verifier says of its work on each program that it took, by name.
+   * Throws BpfError without the verifier's reasons: load() tells them.
+   */
+  loadWithStatistics(): Map<string, string> {
+    const { calloc, free } = loadLibc();
+    const programs = this.programs();
+    const buffer = calloc(programs.length, STATISTICS_BYTES);
+    if (buffer === null)
+      throw new BpfError({ operation: "load", subject: this.path, code: "ENOMEM" });
+    const textOf = (index: number) => (buffer + BigInt(index * STATISTICS_BYTES)) as Pointer;
+    try {
+      for (const [index, program] of programs.entries())
+        program.setLog(textOf(index), STATISTICS_BYTES, LOG_STATISTICS);
+      takeWarnings();
+      const error = loadLibbpf().objectLoad(this.#open());
+      if (error !== 0) throw this.#loadError(error, "");
+      this.#loaded = true;
+      return new Map(programs.map(({ name }, index) => [name, textAt(textOf(index))]));
+    } finally {
       free(buffer);
     }
   }
@@ -317,9 +344,15 @@ export class Program {
     if (code !== 0) throw new BpfError({ operation: "configure", subject: this.name, code });
   }
 
-  /** Only for BpfObject.load(): where the verifier writes when it refuses the program. */
-  setLog(buffer: Pointer, length: number): void {
-    const code = loadLibbpf().programSetLog(this.#open(), buffer, length);
+  /**
+   * Only for BpfObject: where the verifier writes, when it refuses the program or, with a level,
+   * what that asks for.
+   */
+  setLog(buffer: Pointer, length: number, level = 0): void {
+    const bpf = loadLibbpf();
+    const code =
+      bpf.programSetLog(this.#open(), buffer, length) ||
+      bpf.programSetLogLevel(this.#open(), level);
     if (code !== 0) throw new BpfError({ operation: "configure", subject: this.name, code });
   }
 
@@ -328,7 +361,12 @@ export class Program {
    * is for SEC("syscall"), which reads and writes it in place; `data` is the frame, at least 14
    * bytes, that a SEC("tc") or SEC("xdp") program is given `repeat` times (1). Throws BpfError.
    */
-  testRun({ context, data, repeat }: TestRun = {}): number {
+  testRun(run: TestRun = {}): number {
+    return this.timeRun(run).result;
+  }
+
+  /** The same, and how long one run took on average, by the kernel's own clock. */
+  timeRun({ context, data, repeat }: TestRun = {}): { result: number; nanoseconds: number } {
     const options = new DataView(new ArrayBuffer(TEST_RUN_BYTES));
     options.setBigUint64(0, BigInt(TEST_RUN_BYTES), true);
     if (data !== undefined) {
@@ -342,7 +380,7 @@ export class Program {
     if (repeat !== undefined) options.setUint32(60, repeat, true);
     const code = loadLibbpf().programTestRun(this.fd, new Uint8Array(options.buffer));
     if (code !== 0) throw new BpfError({ operation: "run", subject: this.name, code });
-    return options.getUint32(56, true);
+    return { result: options.getUint32(56, true), nanoseconds: options.getUint32(64, true) };
   }
 
   #open(): ProgramHandle {
