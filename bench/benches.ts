@@ -8,6 +8,7 @@ import { decode } from "./decode.ts";
 import { dump } from "./dump.ts";
 import { established } from "./established.ts";
 import { maglev } from "./maglev.ts";
+import { nodePort } from "./node-port.ts";
 import { packet } from "./packet.ts";
 import { program } from "./program.ts";
 import { scale } from "./scale.ts";
@@ -23,6 +24,7 @@ export const BENCHES: readonly Bench[] = [
   calls,
   connect,
   established,
+  nodePort,
   churn,
   scale,
 ];

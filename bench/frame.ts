@@ -16,9 +16,10 @@ const BYTES = 64;
 const ETHERNET = 14;
 const IPV4 = 20;
 const NUMBERS = { TCP: 6, UDP: 17 } as const;
-/** The last word of the source address, and the source port: what differs between flows. */
+/** The source address and port, which differ between flows, and the header's checksum. */
 export const SOURCE_WORD = ETHERNET + 12;
 export const PORT_OFFSET = ETHERNET + IPV4;
+export const CHECKSUM_OFFSET = ETHERNET + 10;
 
 function parseMac(text: string): number[] {
   return text.split(":").map((byte) => Number.parseInt(byte, 16));
@@ -52,7 +53,7 @@ export function makeFrame(fields: FrameFields): Uint8Array {
   frame[ETHERNET + 9] = NUMBERS[fields.protocol];
   frame.set(source, ETHERNET + 12);
   frame.set(destination, ETHERNET + 16);
-  view.setUint16(ETHERNET + 10, internetChecksum(frame.subarray(ETHERNET, ETHERNET + IPV4)));
+  view.setUint16(CHECKSUM_OFFSET, internetChecksum(frame.subarray(ETHERNET, ETHERNET + IPV4)));
   const transport = frame.subarray(ETHERNET + IPV4);
   const body = new DataView(frame.buffer, ETHERNET + IPV4);
   body.setUint16(0, fields.sourcePort);

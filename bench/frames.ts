@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { pinDescriptor } from "../bindings/descriptor.ts";
 import { BpfObject, type Program } from "../bindings/object.ts";
-import { PORT_OFFSET, SOURCE_WORD } from "./frame.ts";
+import { CHECKSUM_OFFSET, PORT_OFFSET, SOURCE_WORD } from "./frame.ts";
 
 const OBJECT = path.join(import.meta.dirname, "testdata/frames.bpf.o");
 
@@ -28,6 +28,7 @@ export class Frames {
     this.#object.setRodata("flow_mask", flows - 1);
     this.#object.setRodata("source_word", SOURCE_WORD);
     this.#object.setRodata("port_offset", PORT_OFFSET);
+    this.#object.setRodata("checksum_offset", CHECKSUM_OFFSET);
     this.#object.setRodata("device", device);
     this.#object.load();
   }

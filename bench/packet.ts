@@ -9,7 +9,7 @@ import { type Case, figure, interleave, of, type Samples } from "./rounds.ts";
 import { differences, ratios } from "./statistics.ts";
 
 const ROUNDS = 15;
-const TRIES = 10;
+const TRIES = 6;
 /** A run of a few milliseconds. */
 const REPEAT = 100_000;
 
@@ -84,7 +84,7 @@ async function run(context: Context): Promise<Measured> {
     ];
     const samples = await interleave(cases, { usual: ROUNDS, tries: TRIES, context });
     const notes = [
-      "By the kernel's own clock, the mean of 100,000 runs, of ten such series the quickest. What " +
+      "By the kernel's own clock, the mean of 100,000 runs, of six such series the quickest. What " +
         "the kernel takes to run a program at all is in the figures of all programs.",
       ...(isJited() ? [] : ["The programs are interpreted here: net.core.bpf_jit_enable is 0."]),
     ];

@@ -38,10 +38,13 @@ export interface Shape {
   /** Endpoints of each Service. */
   endpoints: number;
   protocolOf: (service: number) => Protocol;
+  /** Where each is served beside its cluster IP; nowhere if left out. */
+  nodePortOf?: (service: number) => { address: string; port: number };
 }
 
 /** The rows of such Services, each with a cluster IP. */
-export function* makeRows({ services, endpoints, protocolOf }: Shape): Generator<ServiceRow> {
+export function* makeRows(shape: Shape): Generator<ServiceRow> {
+  const { services, endpoints, protocolOf, nodePortOf } = shape;
   for (let service = 0; service < services; service++) {
     const backends = Array.from({ length: endpoints }, (_, index): BackendRow => {
       const address = endpointAddress(service * endpoints + index);
@@ -61,11 +64,14 @@ export function* makeRows({ services, endpoints, protocolOf }: Shape): Generator
       port: "",
       protocol,
       family: 4,
-      type: "ClusterIP",
+      type: nodePortOf ? "NodePort" : "ClusterIP",
       externalPolicy: "Cluster",
       affinitySeconds: 0,
       sources: undefined,
-      frontends: [{ kind: "clusterIP", address: serviceAddress(service), port: SERVICE_PORT }],
+      frontends: [
+        { kind: "clusterIP", address: serviceAddress(service), port: SERVICE_PORT },
+        ...(nodePortOf ? [{ kind: "nodePort" as const, ...nodePortOf(service) }] : []),
+      ],
       backends,
       internal: all,
       inside: all,

@@ -17,10 +17,11 @@
 #define HEADER_WORDS 8 /* 64 bytes, the shortest frame: what lies behind them is never touched */
 
 const volatile __u64 header[HEADER_WORDS];
-const volatile __u32 flow_mask;	  /* a power of two of flows, minus one */
-const volatile __u32 source_word; /* where the client's address ends: the last 4 bytes of it */
-const volatile __u32 port_offset; /* and where its port is */
-const volatile __u32 device;	  /* where redirected frames leave */
+const volatile __u32 flow_mask;	      /* a power of two of flows, minus one */
+const volatile __u32 source_word;     /* where the client's address ends: the last 4 bytes of it */
+const volatile __u32 port_offset;     /* and where its port is */
+const volatile __u32 checksum_offset; /* where the IPv4 header's checksum is; 0: there is none */
+const volatile __u32 device;	      /* where redirected frames leave */
 
 __u32 turn;
 
@@ -45,6 +46,20 @@ static __always_inline __u32 flow_next(void)
 	return turn++ * 0x9e3779b1 >> 4 & flow_mask;
 }
 
+/* The client's address plus a number: the stack, unlike a balancer, looks at the checksum. */
+static __always_inline void source_add(void *data, __u32 number)
+{
+	__be32 *source = data + source_word;
+	__be16 *checksum = data + checksum_offset;
+	__u32 sum;
+
+	*source = bpf_htonl(bpf_ntohl(*source) + number);
+	if (!checksum_offset)
+		return;
+	sum = (__u16)~bpf_ntohs(*checksum) + number;
+	*checksum = bpf_htons(~(sum + (sum >> 16)));
+}
+
 /* Writes the whole header, and the client of a flow: 32,768 ports of each of some addresses. */
 static __always_inline int frame_write(void *data, void *end, __u32 flow)
 {
@@ -55,10 +70,9 @@ static __always_inline int frame_write(void *data, void *end, __u32 flow)
 #pragma unroll
 	for (int i = 0; i < HEADER_WORDS; i++)
 		word[i] = header[i];
-	if (source_word > 60 || port_offset > 60)
+	if (source_word > 60 || port_offset > 60 || checksum_offset > 60)
 		return -1;
-	*(__be32 *)(data + source_word) =
-		bpf_htonl(bpf_ntohl(*(__be32 *)(data + source_word)) + (flow >> 15));
+	source_add(data, flow >> 15);
 	*(__be16 *)(data + port_offset) = bpf_htons(1024 + (flow & 0x7fff));
 	return 0;
 }
