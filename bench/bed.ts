@@ -69,14 +69,13 @@ export class Bed {
 
   /** The index of one of the node's devices, NODE_IN or NODE_OUT. */
   device(name: string): number {
-    const inside = [`--net=${this.node.netns}`, "ip", "-o", "link", "show", name];
-    return Number(/^\d+/.exec(execFileSync("nsenter", inside, { encoding: "utf8" }))?.[0]);
+    return indexOf(this.node, name);
   }
 
   /** Puts a program on where frames arrive at the node, or at the sink, in the driver. */
   async attach(where: "node" | "sink", file: string): Promise<void> {
     const [host, device] = where === "node" ? [this.node, NODE_IN] : [this.#sink, "sink"];
-    await run(host, `ip link set dev ${device} xdpdrv pinned ${file}`);
+    await host.ip(`link set dev ${device} xdpdrv pinned ${file}`);
   }
 
   /** Frames that are sent to somewhere: a function that sends so many and says what they took. */
@@ -90,9 +89,7 @@ export class Bed {
       sourcePort: 1024,
       destinationPort: port,
     });
-    const inside = [`--net=${this.#generator.netns}`, "ip", "-o", "link", "show", "generator"];
-    const text = execFileSync("nsenter", inside, { encoding: "utf8" });
-    const frames = new Frames({ frame, flows, device: Number(/^\d+/.exec(text)?.[0]) });
+    const frames = new Frames({ frame, flows, device: indexOf(this.#generator, "generator") });
     this.#frames.push(frames);
     const command = [SENDER, String(lastCpu()), this.pin(frames, "generate")];
     const child = this.#generator.spawn(command, { stdio: ["pipe", "pipe", "inherit"] });
@@ -127,12 +124,9 @@ export class Bed {
     const [generator, node, sink] = [this.#generator, this.node, this.#sink].map((host) =>
       path.basename(host.netns),
     );
-    const pair = (one: string, other: string) =>
-      `link add ${one} type veth peer name ${other}`.split(" ");
-    ip("netns", "add", generator!);
-    ip("netns", "add", node!);
-    ip("netns", "add", sink!);
-    const [first, second] = [
+    const pair = (one: string, other: string) => `link add ${one} type veth peer name ${other}`;
+    const lines = [
+      ...[generator, node, sink].map((name) => `netns add ${name}`),
       pair(
         `generator netns ${generator} address ${MACS.generator}`,
         `${NODE_IN} netns ${node} address ${MACS.nodeIn}`,
@@ -142,21 +136,22 @@ export class Bed {
         `sink netns ${sink} address ${MACS.sink}`,
       ),
     ];
-    ip(...first);
-    ip(...second);
-    await run(this.#generator, `ip address add ${CLIENT}/16 dev generator`);
-    await run(this.#generator, "ip link set generator up");
-    await run(this.#sink, `ip address add ${SINK}/24 dev sink`);
-    await run(this.#sink, "ip link set sink up");
+    execFileSync("ip", ["-batch", "-"], { input: `${lines.join("\n")}\n` });
+    await this.#generator.ip(`address add ${CLIENT}/16 dev generator`, "link set generator up");
+    await this.#sink.ip(`address add ${SINK}/24 dev sink`, "link set sink up");
     await this.#buildNode();
   }
 
   async #buildNode(): Promise<void> {
-    const settings = ["echo 1 > /proc/sys/net/ipv4/ip_forward"];
-    for (const name of ["all", NODE_IN, NODE_OUT])
-      settings.push(`echo 0 > /proc/sys/net/ipv4/conf/${name}/rp_filter`);
+    const settings = ["ip_forward=1", ...[NODE_IN, NODE_OUT, "all"].map(looseFilter)];
+    const script = settings.map((setting) => {
+      const [file, value] = setting.split("=");
+      return `echo ${value} > /proc/sys/net/ipv4/${file}`;
+    });
+    const { code, stderr } = await this.node.run(["sh", "-ec", script.join("\n")]);
+    if (code !== 0) throw new Error(`Cannot set up ${this.node.name}: ${stderr}`);
     const clients = Array.from({ length: CLIENTS }, (_, index) => `203.0.113.${10 + index}`);
-    const lines = [
+    await this.node.ip(
       `address add ${NODE_ADDRESS}/16 dev ${NODE_IN}`,
       `link set ${NODE_IN} up`,
       `address add 198.18.0.1/24 dev ${NODE_OUT}`,
@@ -166,20 +161,16 @@ export class Bed {
       ...clients.map(
         (client) => `neigh add ${client} lladdr ${MACS.generator} dev ${NODE_IN} nud permanent`,
       ),
-    ];
-    await run(this.node, `sh -ec "${settings.join("; ")}"`);
-    const { code, stderr } = await this.node.run(["ip", "-batch", "-"], {
-      input: `${lines.join("\n")}\n`,
-    });
-    if (code !== 0) throw new Error(`Cannot set up ${this.node.name}: ${stderr}`);
+    );
   }
 }
 
-function ip(...values: readonly string[]): void {
-  execFileSync("ip", values);
+/** No packet is dropped for where it came from. */
+function looseFilter(device: string): string {
+  return `conf/${device}/rp_filter=0`;
 }
 
-async function run(host: Host, command: string): Promise<void> {
-  const { code, stderr } = await host.run(["sh", "-c", command]);
-  if (code !== 0) throw new Error(`'${command}' on ${host.name}: ${stderr}`);
+function indexOf(host: Host, device: string): number {
+  const inside = [`--net=${host.netns}`, "ip", "-o", "link", "show", device];
+  return Number(/^\d+/.exec(execFileSync("nsenter", inside, { encoding: "utf8" }))?.[0]);
 }

@@ -19,7 +19,7 @@ import {
 import { differences, median, ratios } from "./statistics.ts";
 
 const FEW = 1000;
-const MANY = 20_000;
+const MANY = { usual: 20_000, quick: 5000 } as const;
 const ENDPOINTS = 10;
 const ROUNDS = 50;
 /** Of each task in a round. */
@@ -63,6 +63,10 @@ function throughServices(task: Call, services: number): Targets {
   return { address: serviceAddress(first), port: SERVICE_PORT, span, step: 2 };
 }
 
+function manyFor({ quick }: Pick<Context, "quick">): number {
+  return quick ? MANY.quick : MANY.usual;
+}
+
 interface State {
   name: string;
   tasks: readonly Call[];
@@ -73,7 +77,10 @@ interface State {
   cgroup: string;
 }
 
-function makeStates(node: LabNode, { few, many }: { few: Programmed; many: Programmed }): State[] {
+function makeStates(
+  node: LabNode,
+  { few, many, services }: { few: Programmed; many: Programmed; services: number },
+): State[] {
   const plain = few.programs();
   const empty = Programs.test("empty");
   const single = ALL.filter((task) => task !== "udp-life" && task !== "tcp-life");
@@ -100,7 +107,7 @@ function makeStates(node: LabNode, { few, many }: { few: Programmed; many: Progr
     {
       name: "many",
       tasks: single,
-      targets: (task) => throughServices(task, MANY),
+      targets: (task) => throughServices(task, services),
       programs: many.programs(),
       cgroup,
     },
@@ -167,8 +174,8 @@ function readShares(samples: Samples): Figure[] {
   ];
 }
 
-/** Calls among 20,000 Services over calls among 1,000. Fresh sockets ask all in random order. */
-function readFlatness(samples: Samples): Figure[] {
+/** Calls among many Services over calls among 1,000. Fresh sockets ask all in random order. */
+function readFlatness(samples: Samples, services: number): Figure[] {
   const tasks: readonly [Call, string][] = [
     ["udp-same", "repeated connect() of a UDP socket"],
     ["udp-fresh", "connect() of fresh UDP sockets"],
@@ -180,12 +187,15 @@ function readFlatness(samples: Samples): Figure[] {
     const few = median(added(samples, { task, state: "few", base: "empty" }));
     const values = added(samples, { task, state: "many", base: "empty" }).map((ns) => ns / few);
     return [
-      figure(`${what}: at 20,000 Services over at 1,000`, {
+      figure(`${what}: at ${services} Services over at ${FEW}`, {
         values: whole,
         unit: "×",
         goal: { atMost: 1.25 },
       }),
-      figure(`${what}: added to an empty program at 20,000 over at 1,000`, { values, unit: "×" }),
+      figure(`${what}: added to an empty program at ${services} over at ${FEW}`, {
+        values,
+        unit: "×",
+      }),
     ];
   });
 }
@@ -218,29 +228,28 @@ function readOthers(samples: Samples): Figure[] {
   ];
 }
 
-function readFigures(samples: Samples): Figure[] {
+function readFigures(samples: Samples, services: number): Figure[] {
   return [
     ...readHeld(samples),
     ...readShares(samples),
-    ...readFlatness(samples),
+    ...readFlatness(samples, services),
     ...readOthers(samples),
   ];
 }
 
 async function measure(node: LabNode, context: Context): Promise<Samples> {
-  const route = ["ip", "route", "add", "local", ENDPOINT_PREFIX, "dev", "lo"];
-  const { code, stderr } = await node.run(route);
-  if (code !== 0) throw new Error(`Cannot make the endpoints' addresses local: ${stderr}`);
+  await node.ip(`route add local ${ENDPOINT_PREFIX} dev lo`);
   const shape = { endpoints: ENDPOINTS, protocolOf: alternating };
-  context.progress(`programming ${FEW} and ${MANY} Services × ${ENDPOINTS} endpoints`);
+  const services = manyFor(context);
+  context.progress(`programming ${FEW} and ${services} Services × ${ENDPOINTS} endpoints`);
   const few = Programmed.create(`${node.pins}/few`, {
     rows: makeRows({ ...shape, services: FEW }),
   });
   const many = Programmed.create(`${node.pins}/many`, {
-    rows: makeRows({ ...shape, services: MANY }),
+    rows: makeRows({ ...shape, services }),
   });
   const probe = Probe.start(node, { cpu: lastCpu(), port: ENDPOINT_PORT });
-  const states = makeStates(node, { few, many });
+  const states = makeStates(node, { few, many, services });
   try {
     const cases = states.map((state) => makeCase(state, probe));
     return await interleave(cases, { usual: ROUNDS, context });
@@ -255,7 +264,7 @@ async function run(context: Context): Promise<Measured> {
   try {
     const samples = await measure(lab.nodes.node!, context);
     return {
-      figures: readFigures(samples),
+      figures: readFigures(samples, manyFor(context)),
       samples,
       notes: [
         "A program that others attach to any cgroup of the machine makes the calls without a " +

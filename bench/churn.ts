@@ -274,16 +274,7 @@ async function run(context: Context): Promise<Measured> {
   const lab = await Lab.create({ name: "churn", topology: { node: [] } });
   try {
     const node = lab.nodes.node!;
-    const { code, stderr } = await node.run([
-      "ip",
-      "route",
-      "add",
-      "local",
-      ENDPOINT_PREFIX,
-      "dev",
-      "lo",
-    ]);
-    if (code !== 0) throw new Error(`Cannot make the endpoints' addresses local: ${stderr}`);
+    await node.ip(`route add local ${ENDPOINT_PREFIX} dev lo`);
     const samples = await measure(node, context);
     const notes = [
       "The clock starts in the API server, before it takes the object, and ends when a connection " +

@@ -1,14 +1,14 @@
 // Nodes of the lab with a pod that asks and a pod that has every endpoint's address, and the rules
 // of a rival on some of them. Knows no clock.
+import { servicePrefixes } from "../lab/addresses.ts";
 import type { Host } from "../lab/host.ts";
 import { Lab, type LabNode } from "../lab/lab.ts";
-import { servicePrefixes } from "../lab/topology.ts";
 import { type Loaded, loadRules, type Rival, rulesOf } from "./rivals/rivals.ts";
 import type { RuleNode } from "./rivals/shape.ts";
 import { ENDPOINT_PREFIX, makeRows, type Shape } from "./services.ts";
 
 const POD_PREFIX = "10.244.0.0/16";
-const SERVICE_PREFIX = servicePrefixes[0];
+const SERVICE_PREFIX = servicePrefixes.ipv4;
 
 /** A node with a pod "client-NAME" and a pod "server-NAME". */
 export interface Place {
@@ -16,11 +16,6 @@ export interface Place {
   client: Host;
   /** Every endpoint's address is its own. */
   server: Host;
-}
-
-async function ip(host: Host, command: string): Promise<void> {
-  const { code, stderr } = await host.run(["ip", ...command.split(" ")]);
-  if (code !== 0) throw new Error(`'ip ${command}' on '${host.name}': ${stderr}`);
 }
 
 /** A lab of such nodes. Their names have at most 10 characters. */
@@ -34,9 +29,9 @@ export async function makePlaces<Name extends string>(
   for (const name of names) {
     const node = made.nodes[name]!;
     const [client, server] = [node.pods[`c-${name}`]!, node.pods[`s-${name}`]!];
-    await ip(server, `route add local ${ENDPOINT_PREFIX} dev lo`);
+    await server.ip(`route add local ${ENDPOINT_PREFIX} dev lo`);
     const via = `via ${server.addresses.ipv4} dev ${server.name} onlink`;
-    await ip(node, `route add ${ENDPOINT_PREFIX} ${via}`);
+    await node.ip(`route add ${ENDPOINT_PREFIX} ${via}`);
     places[name] = { node, client, server };
   }
   return { lab: made, places: places as Record<Name, Place> };
@@ -57,7 +52,7 @@ export async function serveByRules(
   { rival, shape, services }: { rival: Rival; shape: Shape; services?: number },
 ): Promise<Loaded> {
   // The lab's hosts prohibit Service addresses; rules translate packets that have been routed.
-  for (const host of [place.client, place.node]) await ip(host, `route del ${SERVICE_PREFIX}`);
+  for (const host of [place.client, place.node]) await host.ip(`route del ${SERVICE_PREFIX}`);
   const rows = makeRows(shape);
   const options = { rows, node: ruleNode(place), ...(services === undefined ? {} : { services }) };
   return await loadRules(place.node, rival, rulesOf(rival, options));

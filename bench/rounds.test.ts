@@ -1,7 +1,12 @@
 import test from "ava";
 import { interleave, of } from "./rounds.ts";
 
-const context = { rounds: (usual: number) => usual, progress: () => {}, isLate: () => false };
+const context = {
+  quick: false,
+  rounds: (usual: number) => usual,
+  progress: () => {},
+  isLate: () => false,
+};
 
 test("all cases are measured in each round, and the first visit does not count", async (t) => {
   const calls: string[] = [];

@@ -13,11 +13,11 @@ export interface Rounds {
   /** How many rounds: `--quick` makes fewer of them, and so does a bench that is late. */
   usual: number;
   /**
-   * How often each case is visited in a round (1). Of its values the least counts: these are
-   * times, and whatever disturbs a visit can only add to them.
+   * How often each case is visited in a round (1), less often with `--quick`. Of its values the
+   * least counts: these are times, and whatever disturbs a visit can only add to them.
    */
   tries?: number;
-  context: Pick<Context, "rounds" | "progress" | "isLate">;
+  context: Pick<Context, "quick" | "rounds" | "progress" | "isLate">;
 }
 
 /** So many rounds there are, however late it is: fewer have no median worth the name. */
@@ -33,13 +33,14 @@ export async function interleave(
 ): Promise<Samples> {
   const samples: Samples = {};
   const count = context.rounds(usual);
+  const visits = context.quick ? Math.ceil(tries / 3) : tries;
   await visit(cases, 0);
   for (let round = 0; round < count; round++) {
     if (round >= FEWEST && context.isLate()) break;
     context.progress(`round ${round + 1} of ${count}`);
     const least: Record<string, number> = {};
-    for (let attempt = 0; attempt < tries; attempt++)
-      for (const [name, value] of Object.entries(await visit(cases, round * tries + attempt)))
+    for (let attempt = 0; attempt < visits; attempt++)
+      for (const [name, value] of Object.entries(await visit(cases, round * visits + attempt)))
         least[name] = Math.min(value, least[name] ?? Number.POSITIVE_INFINITY);
     keep(samples, least);
   }
