@@ -96,7 +96,11 @@ static int open_socket(int type)
 
 static void connect_to(int fd, const struct sockaddr_in *target)
 {
-	check(connect(fd, (const struct sockaddr *)target, sizeof(*target)), "connect");
+	if (connect(fd, (const struct sockaddr *)target, sizeof(*target)) == 0)
+		return;
+	fprintf(stderr, "probe: Cannot connect to %s: %s\n", inet_ntoa(target->sin_addr),
+		strerror(errno));
+	exit(1);
 }
 
 /* Closes without leaving a port in TIME_WAIT. */

@@ -95,7 +95,11 @@ export class Probe {
     const line = [task, runs, count, address, port, span, step, from?.netns ?? "-"].join(" ");
     this.#child.stdin!.write(`${line}\n`);
     const { value, done } = await this.#lines.next();
-    if (done) throw new Error(`The probe ended while it timed "${task}": ${this.#errors.trim()}`);
+    if (done) {
+      const where = from ? ` from ${from.name}` : "";
+      const why = this.#errors.trim();
+      throw new Error(`The probe ended while it timed "${task}"${where}: ${why}`);
+    }
     return (value as string).split(" ").map(Number);
   }
 
