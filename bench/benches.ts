@@ -5,6 +5,7 @@ import { calls } from "./calls.ts";
 import { churn } from "./churn.ts";
 import { connect } from "./connect.ts";
 import { decode } from "./decode.ts";
+import { devices } from "./devices.ts";
 import { dump } from "./dump.ts";
 import { established } from "./established.ts";
 import { maglev } from "./maglev.ts";
@@ -26,5 +27,6 @@ export const BENCHES: readonly Bench[] = [
   established,
   nodePort,
   churn,
+  devices,
   scale,
 ];

@@ -47,7 +47,7 @@ export async function cpuMs(pid: number): Promise<number> {
   return nanoseconds / 1e6;
 }
 
-/** Starts an agent on a node, with flags that say where objects are, and waits until it serves. */
+/** Starts an agent on a node, with flags such as where objects are, and waits until it serves. */
 export function startAgent(node: LabNode, source: readonly string[]): Promise<Running> {
   const place = ["--node", node.name, "--cgroup", node.cgroup, "--pins", `${node.pins}/agent`];
   return node.start([...BPFSVC, "run", ...source, ...place], {

@@ -2,7 +2,6 @@
 // program on frames that are whole again each time. Knows no device and no Service.
 import { readFileSync } from "node:fs";
 import path from "node:path";
-import { pinDescriptor } from "../bindings/descriptor.ts";
 import { BpfObject, type Program } from "../bindings/object.ts";
 import { CHECKSUM_OFFSET, PORT_OFFSET, SOURCE_WORD } from "./frame.ts";
 
@@ -51,9 +50,9 @@ export class Frames {
     map.close();
     const { repeat, verdict } = options;
     const wrapper = this.#object.program("svc_frame");
-    const { result, nanoseconds } = wrapper.timeRun({ data: this.#frame, repeat });
-    if (result === verdict) return nanoseconds;
-    throw new Error(`${program.name} ended with verdict ${result}, wanted was ${verdict}`);
+    const run = wrapper.testPacket({ data: this.#frame, repeat });
+    if (run.verdict === verdict) return run.durationNs;
+    throw new Error(`${program.name} ended with verdict ${run.verdict}, wanted was ${verdict}`);
   }
 
   /** How many frames have come to "sink", by a function that looks. */
@@ -66,7 +65,7 @@ export class Frames {
 
   /** Pins one of the programs, for those who take it from a file. */
   pin(name: Parameters<Frames["program"]>[0], file: string): void {
-    pinDescriptor(this.program(name).fd, file);
+    this.program(name).pin(file);
   }
 
   close(): void {

@@ -79,7 +79,7 @@ async function run(context: Context): Promise<Measured> {
     const paths = makePaths(frames);
     const alone = frames.program("tx");
     const cases: Case[] = [
-      async () => ({ [ALONE]: alone.timeRun({ data: FRAME, repeat: REPEAT }).nanoseconds }),
+      async () => ({ [ALONE]: alone.testPacket({ data: FRAME, repeat: REPEAT }).durationNs }),
       ...paths.map(makeCase),
     ];
     const samples = await interleave(cases, { usual: ROUNDS, tries: TRIES, context });

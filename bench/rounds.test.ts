@@ -19,6 +19,13 @@ test("all cases are measured in each round, and the first visit does not count",
   t.is(calls.length, 15);
 });
 
+test("a bench whose cases take seconds does without the first visit", async (t) => {
+  let calls = 0;
+  const one = async () => ({ calls: ++calls });
+  const samples = await interleave([one], { usual: 2, warmUp: false, context });
+  t.deepEqual(samples, { calls: [1, 2] });
+});
+
 test("no case always follows the same other one", async (t) => {
   const order: string[] = [];
   const makeCase = (name: string) => async () => {

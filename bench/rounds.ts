@@ -17,6 +17,8 @@ export interface Rounds {
    * least counts: these are times, and whatever disturbs a visit can only add to them.
    */
   tries?: number;
+  /** Whether all cases run once before any counts (true); not where one takes seconds anyway. */
+  warmUp?: boolean;
   context: Pick<Context, "quick" | "rounds" | "progress" | "isLate">;
 }
 
@@ -24,17 +26,17 @@ export interface Rounds {
 const FEWEST = 3;
 
 /**
- * Runs all cases once unmeasured and then in rounds, each visit in another order. Every case must
+ * Runs all cases once unmeasured, and then in rounds, each visit in another order. Every case must
  * give the same names each time.
  */
 export async function interleave(
   cases: readonly Case[],
-  { usual, tries = 1, context }: Rounds,
+  { usual, tries = 1, warmUp = true, context }: Rounds,
 ): Promise<Samples> {
   const samples: Samples = {};
   const count = context.rounds(usual);
   const visits = context.quick ? Math.ceil(tries / 3) : tries;
-  await visit(cases, 0);
+  if (warmUp) await visit(cases, 0);
   for (let round = 0; round < count; round++) {
     if (round >= FEWEST && context.isLate()) break;
     context.progress(`round ${round + 1} of ${count}`);

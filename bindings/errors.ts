@@ -7,6 +7,8 @@ export const ENOTSUPP = 524;
 
 const NAMES = new Map<number, string>([
   [ENOTSUPP, "ENOTSUPP"],
+  // The kernel's name for a number that libc has two for.
+  [constants.errno.EOPNOTSUPP, "EOPNOTSUPP"],
   // libbpf's own, of which these tell something.
   [4001, "LIBBPF_FORMAT"],
   [4005, "LIBBPF_RELOCATION"],
@@ -27,6 +29,7 @@ const EXPLANATIONS: Readonly<Record<string, string>> = {
   EBUSY: "something else uses it",
   EBADF: "it is no open file of the right kind",
   ENODEV: "the kernel does not have it",
+  EOPNOTSUPP: "the device or its driver does not offer this",
   ENOTSUPP: "the kernel does not offer this for its kind",
   ENOLINK: "its link was detached",
 };
@@ -73,6 +76,12 @@ export class BpfError extends Error {
 /** The name of an errno number: "ENOSPC" for 28 and -28, "errno 999" if it is unknown. */
 export function errnoName(number: number): string {
   return NAMES.get(Math.abs(number)) ?? `errno ${Math.abs(number)}`;
+}
+
+/** The inverse of errnoName(): 28 for "ENOSPC", 0 for what is no errno's name. */
+export function errnoNumber(name: string): number {
+  for (const [number, each] of NAMES) if (each === name) return number;
+  return Number(/^errno (\d+)$/.exec(name)?.[1] ?? 0);
 }
 
 /** Names of maps and programs stay bare; paths and anything else are quoted. */

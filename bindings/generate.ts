@@ -25,6 +25,9 @@ interface Codec {
   write: (offset: number, value: string) => string[];
 }
 
+/** A field that callers see, and how it crosses. */
+type SeenField = Field & { codec: Codec };
+
 /** The text of layout.ts for an object's bytes. Throws BtfError for what has no layout. */
 export function generateLayout(object: Uint8Array): string {
   const { structs, enums, maps, hash } = collectLayouts(readBtf(object));
@@ -57,10 +60,7 @@ function printStruct({ name, bytes, fields }: Struct): string {
     return codec?.write(offset, `value.${camel(name)}`) ?? [];
   });
   return [
-    `export interface ${pascal(name)} {`,
-    ...indent(seen.map(({ name, codec }) => `${camel(name)}: ${codec.type};`)),
-    "}",
-    "",
+    ...printInterface(name, seen),
     `/** struct ${name} */`,
     `export const ${camel(name)} = {`,
     ...indent([
@@ -70,19 +70,35 @@ function printStruct({ name, bytes, fields }: Struct): string {
         placed.map(({ name, offset }) => [camel(name), offset]),
       ),
       ...printObject("stride", strides),
-      `read(view: DataView, at: number): ${pascal(name)} {`,
-      "  return {",
-      ...indent(
-        indent(seen.map(({ name, offset, codec }) => `${camel(name)}: ${codec.read(offset)},`)),
-      ),
-      "  };",
-      "},",
-      `write(view: DataView, at: number, value: ${pascal(name)}): void {`,
-      ...indent(writes),
-      "},",
+      ...printAccess(name, { seen, writes }),
     ]),
     "} as const;",
   ].join("\n");
+}
+
+/** A struct made of nothing but arrays of others has its place and size, and no value. */
+function printInterface(name: string, seen: readonly SeenField[]): string[] {
+  if (seen.length === 0) return [];
+  const fields = seen.map(({ name, codec }) => `${camel(name)}: ${codec.type};`);
+  return [`export interface ${pascal(name)} {`, ...indent(fields), "}", ""];
+}
+
+function printAccess(
+  name: string,
+  { seen, writes }: { seen: readonly SeenField[]; writes: readonly string[] },
+): string[] {
+  if (seen.length === 0) return [];
+  const reads = seen.map(({ name, offset, codec }) => `${camel(name)}: ${codec.read(offset)},`);
+  return [
+    `read(view: DataView, at: number): ${pascal(name)} {`,
+    "  return {",
+    ...indent(indent(reads)),
+    "  };",
+    "},",
+    `write(view: DataView, at: number, value: ${pascal(name)}): void {`,
+    ...indent(writes),
+    "},",
+  ];
 }
 
 /** Undefined for what callers do not see, such as reserved bytes and long arrays. */

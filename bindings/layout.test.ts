@@ -23,6 +23,8 @@ const row = {
   state: backendState.BACKEND_TERMINATING,
   listed: 5,
   service: 70000,
+  local: 1,
+  hop: 3,
   generation: 9,
   connections: 2n ** 40n,
 };
@@ -43,6 +45,7 @@ const values = [
       table: [3n << 32n, 0n, 2n ** 63n + 1n] as const,
       affinitySeconds: 10800,
       refused: 1n,
+      externalLocal: 1,
       dropped: 2n,
       departed: 3n,
     },

@@ -53,6 +53,30 @@ export const affinityKey = {
   },
 } as const;
 
+export interface Answers {
+  refilledNs: bigint;
+  left: bigint;
+}
+
+/** struct answers */
+export const answers = {
+  bytes: 16,
+  offset: {
+    refilledNs: 0,
+    left: 8,
+  },
+  read(view: DataView, at: number): Answers {
+    return {
+      refilledNs: view.getBigUint64(at, true),
+      left: view.getBigUint64(at + 8, true),
+    };
+  },
+  write(view: DataView, at: number, value: Answers): void {
+    view.setBigUint64(at, value.refilledNs, true);
+    view.setBigUint64(at + 8, value.left, true);
+  },
+} as const;
+
 export interface Backend {
   address: Uint8Array;
   port: number;
@@ -60,6 +84,8 @@ export interface Backend {
   listed: number;
   generation: number;
   service: number;
+  local: number;
+  hop: number;
   connections: bigint;
 }
 
@@ -73,6 +99,8 @@ export const backend = {
     listed: 19,
     generation: 20,
     service: 24,
+    local: 28,
+    hop: 30,
     connections: 32,
   },
   read(view: DataView, at: number): Backend {
@@ -83,6 +111,8 @@ export const backend = {
       listed: view.getUint8(at + 19),
       generation: view.getUint32(at + 20, true),
       service: view.getUint32(at + 24, true),
+      local: view.getUint8(at + 28),
+      hop: view.getUint16(at + 30, true),
       connections: view.getBigUint64(at + 32, true),
     };
   },
@@ -93,7 +123,9 @@ export const backend = {
     view.setUint8(at + 19, value.listed);
     view.setUint32(at + 20, value.generation, true);
     view.setUint32(at + 24, value.service, true);
-    writeZeros(view, at + 28, 4);
+    view.setUint8(at + 28, value.local);
+    writeZeros(view, at + 29, 1);
+    view.setUint16(at + 30, value.hop, true);
     view.setBigUint64(at + 32, value.connections, true);
     writeZeros(view, at + 40, 24);
   },
@@ -129,6 +161,187 @@ export const client = {
     writeBytes(view, at + 24, { bytes: value.ipv6, length: 16, field: "client.ipv6" });
     view.setUint8(at + 40, value.inside);
     writeZeros(view, at + 41, 7);
+  },
+} as const;
+
+export interface Device {
+  mac: Uint8Array;
+  sendsFrames: number;
+  isUplink: number;
+  isPod: number;
+  isInside: number;
+  sourceIpv4: number;
+  sourceIpv6: number;
+  note: number;
+  error: number;
+}
+
+/** struct device */
+export const device = {
+  bytes: 16,
+  offset: {
+    mac: 0,
+    sendsFrames: 6,
+    isUplink: 7,
+    isPod: 8,
+    isInside: 9,
+    sourceIpv4: 10,
+    sourceIpv6: 11,
+    note: 12,
+    error: 14,
+  },
+  read(view: DataView, at: number): Device {
+    return {
+      mac: readBytes(view, at, 6),
+      sendsFrames: view.getUint8(at + 6),
+      isUplink: view.getUint8(at + 7),
+      isPod: view.getUint8(at + 8),
+      isInside: view.getUint8(at + 9),
+      sourceIpv4: view.getUint8(at + 10),
+      sourceIpv6: view.getUint8(at + 11),
+      note: view.getUint8(at + 12),
+      error: view.getUint16(at + 14, true),
+    };
+  },
+  write(view: DataView, at: number, value: Device): void {
+    writePadded(view, at, { bytes: value.mac, length: 6, field: "device.mac" });
+    view.setUint8(at + 6, value.sendsFrames);
+    view.setUint8(at + 7, value.isUplink);
+    view.setUint8(at + 8, value.isPod);
+    view.setUint8(at + 9, value.isInside);
+    view.setUint8(at + 10, value.sourceIpv4);
+    view.setUint8(at + 11, value.sourceIpv6);
+    view.setUint8(at + 12, value.note);
+    writeZeros(view, at + 13, 1);
+    view.setUint16(at + 14, value.error, true);
+  },
+} as const;
+
+export interface Flow {
+  lock: number;
+  lastUsed: number;
+  hop: number;
+  clientPort: number;
+  frontendPort: number;
+  backendPort: number;
+  sourcePort: number;
+  client: Uint8Array;
+  frontend: Uint8Array;
+  backend: Uint8Array;
+}
+
+/** struct flow */
+export const flow = {
+  bytes: 64,
+  offset: {
+    lock: 0,
+    lastUsed: 4,
+    hop: 6,
+    clientPort: 8,
+    frontendPort: 10,
+    backendPort: 12,
+    sourcePort: 14,
+    client: 16,
+    frontend: 32,
+    backend: 48,
+  },
+  read(view: DataView, at: number): Flow {
+    return {
+      lock: view.getUint32(at, true),
+      lastUsed: view.getUint16(at + 4, true),
+      hop: view.getUint16(at + 6, true),
+      clientPort: view.getUint16(at + 8),
+      frontendPort: view.getUint16(at + 10),
+      backendPort: view.getUint16(at + 12),
+      sourcePort: view.getUint16(at + 14),
+      client: readBytes(view, at + 16, 16),
+      frontend: readBytes(view, at + 32, 16),
+      backend: readBytes(view, at + 48, 16),
+    };
+  },
+  write(view: DataView, at: number, value: Flow): void {
+    view.setUint32(at, value.lock, true);
+    view.setUint16(at + 4, value.lastUsed, true);
+    view.setUint16(at + 6, value.hop, true);
+    view.setUint16(at + 8, value.clientPort);
+    view.setUint16(at + 10, value.frontendPort);
+    view.setUint16(at + 12, value.backendPort);
+    view.setUint16(at + 14, value.sourcePort);
+    writeBytes(view, at + 16, { bytes: value.client, length: 16, field: "flow.client" });
+    writeBytes(view, at + 32, { bytes: value.frontend, length: 16, field: "flow.frontend" });
+    writeBytes(view, at + 48, { bytes: value.backend, length: 16, field: "flow.backend" });
+  },
+} as const;
+
+/** struct flow_set */
+export const flowSet = {
+  bytes: 256,
+  offset: {
+    way: 0,
+  },
+  stride: {
+    way: 64,
+  },
+} as const;
+
+export interface Fragment {
+  sourcePort: number;
+  destinationPort: number;
+}
+
+/** struct fragment */
+export const fragment = {
+  bytes: 4,
+  offset: {
+    sourcePort: 0,
+    destinationPort: 2,
+  },
+  read(view: DataView, at: number): Fragment {
+    return {
+      sourcePort: view.getUint16(at),
+      destinationPort: view.getUint16(at + 2),
+    };
+  },
+  write(view: DataView, at: number, value: Fragment): void {
+    view.setUint16(at, value.sourcePort);
+    view.setUint16(at + 2, value.destinationPort);
+  },
+} as const;
+
+export interface FragmentKey {
+  source: Uint8Array;
+  destination: Uint8Array;
+  id: number;
+  protocol: number;
+}
+
+/** struct fragment_key */
+export const fragmentKey = {
+  bytes: 40,
+  offset: {
+    source: 0,
+    destination: 16,
+    id: 32,
+    protocol: 36,
+  },
+  read(view: DataView, at: number): FragmentKey {
+    return {
+      source: readBytes(view, at, 16),
+      destination: readBytes(view, at + 16, 16),
+      id: view.getUint32(at + 32),
+      protocol: view.getUint8(at + 36),
+    };
+  },
+  write(view: DataView, at: number, value: FragmentKey): void {
+    writeBytes(view, at, { bytes: value.source, length: 16, field: "fragment_key.source" });
+    writeBytes(view, at + 16, {
+      bytes: value.destination,
+      length: 16,
+      field: "fragment_key.destination",
+    });
+    view.setUint32(at + 32, value.id);
+    view.setUint8(at + 36, value.protocol);
+    writeZeros(view, at + 37, 3);
   },
 } as const;
 
@@ -216,6 +429,55 @@ export const frontendKey = {
   },
 } as const;
 
+export interface Hop {
+  ifindex: number;
+  generation: number;
+  sendsFrames: number;
+  source: number;
+  next: Uint8Array;
+  header: Uint8Array;
+  mtu: number;
+  checked: number;
+}
+
+/** struct hop */
+export const hop = {
+  bytes: 64,
+  offset: {
+    ifindex: 0,
+    generation: 4,
+    sendsFrames: 6,
+    source: 7,
+    next: 8,
+    header: 24,
+    mtu: 38,
+    checked: 40,
+  },
+  read(view: DataView, at: number): Hop {
+    return {
+      ifindex: view.getUint32(at, true),
+      generation: view.getUint16(at + 4, true),
+      sendsFrames: view.getUint8(at + 6),
+      source: view.getUint8(at + 7),
+      next: readBytes(view, at + 8, 16),
+      header: readBytes(view, at + 24, 14),
+      mtu: view.getUint16(at + 38, true),
+      checked: view.getUint32(at + 40, true),
+    };
+  },
+  write(view: DataView, at: number, value: Hop): void {
+    view.setUint32(at, value.ifindex, true);
+    view.setUint16(at + 4, value.generation, true);
+    view.setUint8(at + 6, value.sendsFrames);
+    view.setUint8(at + 7, value.source);
+    writeBytes(view, at + 8, { bytes: value.next, length: 16, field: "hop.next" });
+    writePadded(view, at + 24, { bytes: value.header, length: 14, field: "hop.header" });
+    view.setUint16(at + 38, value.mtu, true);
+    view.setUint32(at + 40, value.checked, true);
+    writeZeros(view, at + 44, 20);
+  },
+} as const;
+
 export interface Meta {
   layout: bigint;
   programs: bigint;
@@ -245,6 +507,90 @@ export const meta = {
     view.setBigUint64(at + 8, value.programs, true);
     view.setBigUint64(at + 16, value.sequence, true);
     writePadded(view, at + 24, { bytes: value.node, length: 256, field: "meta.node" });
+  },
+} as const;
+
+export interface Node {
+  hashKey: readonly [number, number, number, number, number, number, number, number, number, number];
+  natFirst: number;
+  natCount: number;
+  hostFirst: number;
+  hostLast: number;
+  nodePortFirst: number;
+  nodePortLast: number;
+  detectsIpv4: number;
+  detectsIpv6: number;
+  detectsDevices: number;
+}
+
+/** struct node */
+export const node = {
+  bytes: 1144,
+  offset: {
+    source: 0,
+    pods: 1024,
+    hashKey: 1088,
+    natFirst: 1128,
+    natCount: 1130,
+    hostFirst: 1132,
+    hostLast: 1134,
+    nodePortFirst: 1136,
+    nodePortLast: 1138,
+    detectsIpv4: 1140,
+    detectsIpv6: 1141,
+    detectsDevices: 1142,
+  },
+  stride: {
+    source: 16,
+    pods: 32,
+    hashKey: 4,
+  },
+  read(view: DataView, at: number): Node {
+    return {
+      hashKey: [
+        view.getUint32(at + 1088, true),
+        view.getUint32(at + 1092, true),
+        view.getUint32(at + 1096, true),
+        view.getUint32(at + 1100, true),
+        view.getUint32(at + 1104, true),
+        view.getUint32(at + 1108, true),
+        view.getUint32(at + 1112, true),
+        view.getUint32(at + 1116, true),
+        view.getUint32(at + 1120, true),
+        view.getUint32(at + 1124, true),
+      ],
+      natFirst: view.getUint16(at + 1128, true),
+      natCount: view.getUint16(at + 1130, true),
+      hostFirst: view.getUint16(at + 1132, true),
+      hostLast: view.getUint16(at + 1134, true),
+      nodePortFirst: view.getUint16(at + 1136, true),
+      nodePortLast: view.getUint16(at + 1138, true),
+      detectsIpv4: view.getUint8(at + 1140),
+      detectsIpv6: view.getUint8(at + 1141),
+      detectsDevices: view.getUint8(at + 1142),
+    };
+  },
+  write(view: DataView, at: number, value: Node): void {
+    view.setUint32(at + 1088, value.hashKey[0], true);
+    view.setUint32(at + 1092, value.hashKey[1], true);
+    view.setUint32(at + 1096, value.hashKey[2], true);
+    view.setUint32(at + 1100, value.hashKey[3], true);
+    view.setUint32(at + 1104, value.hashKey[4], true);
+    view.setUint32(at + 1108, value.hashKey[5], true);
+    view.setUint32(at + 1112, value.hashKey[6], true);
+    view.setUint32(at + 1116, value.hashKey[7], true);
+    view.setUint32(at + 1120, value.hashKey[8], true);
+    view.setUint32(at + 1124, value.hashKey[9], true);
+    view.setUint16(at + 1128, value.natFirst, true);
+    view.setUint16(at + 1130, value.natCount, true);
+    view.setUint16(at + 1132, value.hostFirst, true);
+    view.setUint16(at + 1134, value.hostLast, true);
+    view.setUint16(at + 1136, value.nodePortFirst, true);
+    view.setUint16(at + 1138, value.nodePortLast, true);
+    view.setUint8(at + 1140, value.detectsIpv4);
+    view.setUint8(at + 1141, value.detectsIpv6);
+    view.setUint8(at + 1142, value.detectsDevices);
+    writeZeros(view, at + 1143, 1);
   },
 } as const;
 
@@ -300,6 +646,7 @@ export interface Service {
   table: readonly [bigint, bigint, bigint];
   affinitySeconds: number;
   guard: number;
+  externalLocal: number;
   refused: bigint;
   dropped: bigint;
   departed: bigint;
@@ -312,6 +659,7 @@ export const service = {
     table: 0,
     affinitySeconds: 24,
     guard: 28,
+    externalLocal: 29,
     refused: 32,
     dropped: 40,
     departed: 48,
@@ -328,6 +676,7 @@ export const service = {
       ],
       affinitySeconds: view.getUint32(at + 24, true),
       guard: view.getUint8(at + 28),
+      externalLocal: view.getUint8(at + 29),
       refused: view.getBigUint64(at + 32, true),
       dropped: view.getBigUint64(at + 40, true),
       departed: view.getBigUint64(at + 48, true),
@@ -339,7 +688,8 @@ export const service = {
     view.setBigUint64(at + 16, value.table[2], true);
     view.setUint32(at + 24, value.affinitySeconds, true);
     view.setUint8(at + 28, value.guard);
-    writeZeros(view, at + 29, 3);
+    view.setUint8(at + 29, value.externalLocal);
+    writeZeros(view, at + 30, 2);
     view.setBigUint64(at + 32, value.refused, true);
     view.setBigUint64(at + 40, value.dropped, true);
     view.setBigUint64(at + 48, value.departed, true);
@@ -605,10 +955,53 @@ export const backendState = {
   BACKEND_TERMINATING: 2,
 } as const;
 
+/** enum device_note */
+export const deviceNote = {
+  NOTE_NONE: 0,
+  NOTE_ASKED: 1,
+  NOTE_VETH: 2,
+  NOTE_NO_ETHERNET: 3,
+  NOTE_FOREIGN: 4,
+  NOTE_REFUSED: 5,
+  NOTE_NOT_LOADED: 6,
+  NOTE_NO_TC: 7,
+} as const;
+
 /** enum empty_action */
 export const emptyAction = {
   EMPTY_REFUSE: 0,
   EMPTY_DROP: 1,
+} as const;
+
+/** enum flow_kind */
+export const flowKind = {
+  FLOW_FREE: 0,
+  FLOW_FORWARD: 1,
+  FLOW_REVERSE: 2,
+} as const;
+
+/** enum flow_path */
+export const flowPath = {
+  FLOW_STACK: 0,
+  FLOW_REDIRECT: 1,
+  FLOW_NODE: 2,
+  FLOW_TUNNEL: 3,
+} as const;
+
+/** enum flow_protocol */
+export const flowProtocol = {
+  FLOW_TCP: 0,
+  FLOW_UDP: 1,
+  FLOW_SCTP: 2,
+  FLOW_NO_PROTOCOL: 3,
+} as const;
+
+/** enum flow_state */
+export const flowState = {
+  FLOW_REPLIED: 1,
+  FLOW_CLOSED: 2,
+  FLOW_PEER_CLOSED: 4,
+  FLOW_RESET: 8,
 } as const;
 
 /** enum frontend_kind */
@@ -621,6 +1014,7 @@ export const frontendKind = {
   FRONTEND_REFUSE: 5,
   FRONTEND_LEAVE: 6,
   FRONTEND_UNOWNED: 7,
+  FRONTEND_VIP: 8,
 } as const;
 
 /** enum guard */
@@ -644,6 +1038,7 @@ export const limit = {
   FILTER_FRONTEND: 1,
   FILTER_WILDCARD: 2,
   FILTER_ENDPOINT: 4,
+  FILTER_NODE: 8,
   SERVICE_RANGES: 16,
   SOURCE_PREFIX: 32,
   SOURCE_ADDRESS_BITS: 128,
@@ -652,6 +1047,21 @@ export const limit = {
   SOCKET_RECORDS: 2,
   SOCKET_RECORDS_MORE: 128,
   NAME_BYTES: 64,
+  FLOW_KIND_SHIFT: 1,
+  FLOW_PROTOCOL_SHIFT: 3,
+  FLOW_PATH_SHIFT: 5,
+  FLOW_SOURCE_SHIFT: 7,
+  FLOW_SEQUENCE_SHIFT: 13,
+  FLOW_STATE_SHIFT: 24,
+  FLOW_WAYS: 4,
+  FLOW_CLOCK_SHIFT: 30,
+  FLOW_IDLE_TCP: 54000,
+  FLOW_IDLE_UDP: 180,
+  FLOW_IDLE_UNREPLIED: 60,
+  FLOW_IDLE_CLOSED: 10,
+  FLOW_GROUP: 16,
+  HOP_BITS: 10,
+  NODE_SOURCES: 64,
 } as const;
 
 /** enum reason */
@@ -666,7 +1076,16 @@ export const reason = {
   REASON_UNOWNED_ADDRESS: 7,
   REASON_SOURCE_RANGE: 8,
   REASON_SOURCE_UNKNOWN: 9,
-  REASON_COUNT: 10,
+  REASON_NO_ROUTE: 10,
+  REASON_PORTS_EXHAUSTED: 11,
+  REASON_FLOW_LOST: 12,
+  REASON_FLOW_EVICTED: 13,
+  REASON_NO_CONNECTION: 14,
+  REASON_FRAGMENT_LOST: 15,
+  REASON_TOO_BIG: 16,
+  REASON_TTL_EXCEEDED: 17,
+  REASON_ANSWER_LIMIT: 18,
+  REASON_COUNT: 19,
 } as const;
 
 /** enum service_type */
@@ -693,6 +1112,20 @@ export const maps = {
     maxEntries: 65536,
     flags: 0,
   },
+  svc_answering: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 8,
+    maxEntries: 1024,
+    flags: 1024,
+  },
+  svc_answers: {
+    type: 6,
+    keyBytes: 4,
+    valueBytes: 16,
+    maxEntries: 1,
+    flags: 0,
+  },
   svc_backends: {
     type: 2,
     keyBytes: 4,
@@ -707,6 +1140,13 @@ export const maps = {
     maxEntries: 16384,
     flags: 1,
   },
+  svc_devices: {
+    type: 1,
+    keyBytes: 4,
+    valueBytes: 16,
+    maxEntries: 4096,
+    flags: 1,
+  },
   svc_filter: {
     type: 2,
     keyBytes: 4,
@@ -714,11 +1154,32 @@ export const maps = {
     maxEntries: 32768,
     flags: 1024,
   },
+  svc_flows: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 256,
+    maxEntries: 65536,
+    flags: 1024,
+  },
+  svc_fragments: {
+    type: 9,
+    keyBytes: 40,
+    valueBytes: 4,
+    maxEntries: 8192,
+    flags: 0,
+  },
   svc_frontends: {
     type: 2,
     keyBytes: 4,
     valueBytes: 64,
     maxEntries: 65536,
+    flags: 1024,
+  },
+  svc_hops: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 64,
+    maxEntries: 1024,
     flags: 1024,
   },
   svc_meta: {
@@ -734,6 +1195,13 @@ export const maps = {
     valueBytes: 200,
     maxEntries: 65536,
     flags: 1,
+  },
+  svc_node: {
+    type: 2,
+    keyBytes: 4,
+    valueBytes: 1144,
+    maxEntries: 1,
+    flags: 1024,
   },
   svc_overflow: {
     type: 1,
@@ -753,7 +1221,7 @@ export const maps = {
     type: 6,
     keyBytes: 4,
     valueBytes: 8,
-    maxEntries: 10,
+    maxEntries: 19,
     flags: 0,
   },
   svc_services: {
@@ -801,4 +1269,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x452f2f4bfa740289n;
+export const layoutHash = 0x6eb67f68a411fddfn;

@@ -64,10 +64,15 @@ export interface Libbpf {
   pin(fd: number, path: string): number;
   openPinned(path: string): number;
   info(fd: number, info: Uint8Array, length: Uint32Array): number;
-  linkCreate(...options: [number, number, number, null]): number;
+  linkCreate(...options: [number, number, number, Uint8Array | null]): number;
   linkUpdate(fd: number, programFd: number, options: null): number;
   linkDetach(fd: number): number;
   iteratorCreate(linkFd: number): number;
+  tcHookCreate(hook: Uint8Array): number;
+  tcHookDestroy(hook: Uint8Array): number;
+  tcAttach(hook: Uint8Array, options: Uint8Array): number;
+  tcDetach(hook: Uint8Array, options: Uint8Array): number;
+  tcQuery(hook: Uint8Array, options: Uint8Array): number;
   possibleCpus(): number;
 }
 
@@ -84,6 +89,11 @@ export interface Libc {
   flock(fd: number, operation: number): number;
   socket(family: number, type: number, protocol: number): number;
   getsockopt(...options: [number, number, number, Uint8Array, Uint32Array]): number;
+  setsockopt(...options: [number, number, number, Uint8Array, number]): number;
+  bind(fd: number, address: Uint8Array, length: number): number;
+  send(...options: [number, Uint8Array, number, number]): number;
+  recv(...options: [number, Uint8Array, number, number]): number;
+  ioctl(fd: number, request: number, argument: Uint8Array): number;
   setns(fd: number, kind: number): number;
   mount(...options: [string, string, string, number, null]): number;
   unmount(path: string, flags: number): number;
@@ -139,10 +149,15 @@ const LIBBPF: { readonly [name in keyof Libbpf]: string } = {
   linkUpdate: "int bpf_link_update(int, int, const void *)",
   linkDetach: "int bpf_link_detach(int)",
   iteratorCreate: "int bpf_iter_create(int)",
+  tcHookCreate: "int bpf_tc_hook_create(void *)",
+  tcHookDestroy: "int bpf_tc_hook_destroy(void *)",
+  tcAttach: "int bpf_tc_attach(const void *, void *)",
+  tcDetach: "int bpf_tc_detach(const void *, const void *)",
+  tcQuery: "int bpf_tc_query(const void *, void *)",
   possibleCpus: "int libbpf_num_possible_cpus(void)",
 };
 
-// fcntl and syscall are variadic in C; both kernels' calling conventions pass these few alike.
+// fcntl, ioctl and syscall are variadic in C; both calling conventions pass these few alike.
 const LIBC: { readonly [name in keyof Libc]: string } = {
   calloc: "void *calloc(size_t, size_t)",
   free: "void free(void *)",
@@ -152,6 +167,11 @@ const LIBC: { readonly [name in keyof Libc]: string } = {
   flock: "int flock(int, int)",
   socket: "int socket(int, int, int)",
   getsockopt: "int getsockopt(int, int, int, void *, void *)",
+  setsockopt: "int setsockopt(int, int, int, const void *, uint32_t)",
+  bind: "int bind(int, const void *, uint32_t)",
+  send: "long send(int, const void *, size_t, int)",
+  recv: "long recv(int, void *, size_t, int)",
+  ioctl: "int ioctl(int, unsigned long, void *)",
   setns: "int setns(int, int)",
   mount: "int mount(const char *, const char *, const char *, unsigned long, const void *)",
   unmount: "int umount2(const char *, int)",
@@ -226,6 +246,27 @@ export function bytesAt(pointer: Pointer, length: number): Uint8Array {
 /** Where the bytes lie, for C structs that hold pointers; keep the bytes alive meanwhile. */
 export function addressOf(bytes: Uint8Array): bigint {
   return koffi.address(bytes);
+}
+
+/** Tells when a descriptor can be read from; see watchReadable(). */
+export interface Watch {
+  /** Goes on after it told: it tells again at once if there is something left to read. */
+  resume(): void;
+  close(): void;
+}
+
+/**
+ * Calls back once, from the event loop and not from within, when a socket has something to read or
+ * an error to tell; resume() arms it again. No thread waits meanwhile (uv_poll_t).
+ */
+export function watchReadable(fd: number, onReadable: () => void): Watch {
+  // An error ends the polling too, and what is called from here has no tick queue of its own.
+  const told = () => {
+    handle.stop();
+    setImmediate(onReadable);
+  };
+  const handle = koffi.node.poll(fd, { readable: true }, told);
+  return { resume: () => handle.start({ readable: true }, told), close: () => handle.close() };
 }
 
 function declare<T>(library: LibraryHandle, prototypes: Readonly<Record<string, string>>): T {

@@ -1,4 +1,5 @@
-// Links: what holds a program on a cgroup, until it is detached or nothing refers to it any more.
+// Links: what holds a program on a cgroup or a network device, until it is detached or nothing
+// refers to it any more.
 // A pinned link outlives the process, and update() changes its program without a gap.
 import { closeSync, constants, openSync, statSync } from "node:fs";
 import { describe, openPinnedDescriptor, pinDescriptor } from "./descriptor.ts";
@@ -6,15 +7,30 @@ import { BpfError } from "./errors.ts";
 import { loadLibbpf } from "./libbpf.ts";
 
 const TYPE_CGROUP = 3;
+const TYPE_XDP = 6;
+const TYPE_TCX = 11;
+const XDP_OPTIONS_BYTES = 16;
 const EBADF = -9;
 
-/** What the kernel says about a link; cgroupId is 0 for links on anything else or nothing. */
+/** Where programs attach to a device (enum bpf_attach_type); TCX is Linux 6.6. */
+export const deviceHook = { XDP: 37, TCX_INGRESS: 46, TCX_EGRESS: 47 } as const;
+/** Which XDP the kernel is asked for (XDP_FLAGS_*): the driver's own, or the stack's slow one. */
+export const xdpFlag = { NATIVE: 4, GENERIC: 2 } as const;
+
+/** What the kernel says about a link; what it is on is 0 for links on anything else or nothing. */
 export interface LinkInfo {
   id: number;
   type: number;
   programId: number;
   cgroupId: bigint;
+  ifindex: number;
   attachType: number;
+}
+
+/** A network device, by its number and, for errors, by its name. */
+export interface DeviceTarget {
+  ifindex: number;
+  name: string;
 }
 
 /** A loaded program: one of an object, or one that the kernel has (running.ts). */
@@ -54,6 +70,26 @@ export class BpfLink {
     }
   }
 
+  /**
+   * Attaches a loaded program to a device of the caller's network namespace, after those that are
+   * there: `flags` are for XDP, of which there can be one only (EBUSY, EEXIST). Throws BpfError
+   * naming program and device: ENODEV if that is gone (of XDP EINVAL), EINVAL for TCX before 6.6.
+   */
+  static attachDevice(
+    program: Attachable,
+    { ifindex, name }: DeviceTarget,
+    { hook, flags = 0 }: { hook: number; flags?: number },
+  ): BpfLink {
+    const options = new DataView(new ArrayBuffer(XDP_OPTIONS_BYTES));
+    options.setBigUint64(0, BigInt(XDP_OPTIONS_BYTES), true);
+    options.setUint32(8, flags, true);
+    const bytes = flags === 0 ? null : new Uint8Array(options.buffer);
+    const fd = loadLibbpf().linkCreate(program.fd, ifindex, hook, bytes);
+    if (fd >= 0) return new BpfLink(fd, program.name);
+    const subject = `${program.name} to ${name}`;
+    throw new BpfError({ operation: "attach", subject, code: fd });
+  }
+
   /** The link pinned at `path`. Throws BpfError if there is none, or something else. */
   static openPinned(path: string): BpfLink {
     return new BpfLink(openPinnedDescriptor(path, "link"), path);
@@ -65,17 +101,18 @@ export class BpfLink {
     return this.#fd;
   }
 
-  /** struct bpf_link_info, as it is now: the program changes, and a removed cgroup is 0. */
+  /** struct bpf_link_info, as it is now: the program changes, and what is gone is 0. */
   get info(): LinkInfo {
     const view = describe(this.fd, this.#subject);
     const type = view.getUint32(0, true);
-    const isCgroup = type === TYPE_CGROUP;
+    const isOnDevice = type === TYPE_XDP || type === TYPE_TCX;
     return {
       type,
       id: view.getUint32(4, true),
       programId: view.getUint32(8, true),
-      cgroupId: isCgroup ? view.getBigUint64(16, true) : 0n,
-      attachType: isCgroup ? view.getUint32(24, true) : 0,
+      cgroupId: type === TYPE_CGROUP ? view.getBigUint64(16, true) : 0n,
+      ifindex: isOnDevice ? view.getUint32(16, true) : 0,
+      attachType: attachTypeOf(type, view),
     };
   }
 
@@ -103,6 +140,20 @@ export class BpfLink {
   #try(operation: string, code: number): void {
     if (code === 0) return;
     throw new BpfError({ operation: `${operation} link`, subject: this.#subject, code });
+  }
+}
+
+/** Where in its description a link of a type says what it is attached as. */
+function attachTypeOf(type: number, view: DataView): number {
+  switch (type) {
+    case TYPE_CGROUP:
+      return view.getUint32(24, true);
+    case TYPE_TCX:
+      return view.getUint32(20, true);
+    case TYPE_XDP:
+      return deviceHook.XDP;
+    default:
+      return 0;
   }
 }
 

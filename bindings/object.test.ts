@@ -90,16 +90,6 @@ test("the verifier's statistics come with a load that asks for them, by program"
   t.throws(() => refused.loadWithStatistics(), { instanceOf: BpfError });
 });
 
-test("a run is timed by the kernel", (t) => {
-  if (!hasRoot(t)) return;
-  const object = BpfObject.open(testdata("frame"));
-  t.teardown(() => object.close());
-  object.load();
-  const [program] = object.programs();
-  const { nanoseconds, result } = program!.timeRun({ data: new Uint8Array(64), repeat: 1000 });
-  t.true(nanoseconds < 1e6 && Number.isInteger(result));
-});
-
 test("a program left out of the load is no hindrance", (t) => {
   if (!hasRoot(t)) return;
   const object = BpfObject.open(testdata("rejected"));

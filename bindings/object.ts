@@ -2,7 +2,7 @@
 // It knows neither what programs do nor where they are attached (link.ts).
 import { closeSync, readFileSync } from "node:fs";
 import { type Btf, readBtf, resolve, sectionVariables } from "./btf.ts";
-import { describe, readName } from "./descriptor.ts";
+import { describe, pinDescriptor, readName } from "./descriptor.ts";
 import { readSections } from "./elf.ts";
 import { BpfError } from "./errors.ts";
 import {
@@ -26,6 +26,8 @@ const LOG_LINES_SHOWN = 5;
 const LOG_STATISTICS = 4;
 const STATISTICS_BYTES = 4096;
 const TEST_RUN_BYTES = 80;
+/** How much longer a program may make a frame in a test run. */
+const TEST_HEADROOM = 512;
 const TAG_BYTES = 8;
 
 /** What the kernel says about a program; the tag is a hash of its instructions. */
@@ -43,6 +45,16 @@ export interface TestRun {
   context?: Uint8Array;
   data?: Uint8Array;
   repeat?: number;
+}
+
+/** What became of a frame that a SEC("xdp") or SEC("tc") program was given. */
+export interface PacketRun {
+  /** The program's result, an unsigned 32-bit number. */
+  verdict: number;
+  /** The frame as the last run left it. */
+  data: Uint8Array;
+  /** Nanoseconds a run by the kernel's own clock, the mean of all. */
+  durationNs: number;
 }
 
 /** An object file and, once loaded, its maps and programs. All of it ends with close(). */
@@ -111,6 +123,11 @@ export class BpfObject {
     if (map === null) throw new BpfError({ operation: "set", subject: variable, code: "ENOENT" });
     const error = loadLibbpf().mapSetInitialValue(map, this.#rodata, this.#rodata.length);
     if (error !== 0) throw new BpfError({ operation: "set", subject: variable, code: error });
+  }
+
+  /** Names of the `const volatile` variables that setRodata() can set. */
+  get rodataVariables(): string[] {
+    return sectionVariables(this.#btf, ".rodata").map(({ name }) => name);
   }
 
   /** The maps that the source defines; those of global variables are not among them. */
@@ -344,6 +361,11 @@ export class Program {
     if (code !== 0) throw new BpfError({ operation: "configure", subject: this.name, code });
   }
 
+  /** After load(): pins the program, so that it outlives this process. Throws BpfError. */
+  pin(path: string): void {
+    pinDescriptor(this.fd, path);
+  }
+
   /**
    * Only for BpfObject: where the verifier writes, when it refuses the program or, with a level,
    * what that asks for.
@@ -361,12 +383,7 @@ export class Program {
    * is for SEC("syscall"), which reads and writes it in place; `data` is the frame, at least 14
    * bytes, that a SEC("tc") or SEC("xdp") program is given `repeat` times (1). Throws BpfError.
    */
-  testRun(run: TestRun = {}): number {
-    return this.timeRun(run).result;
-  }
-
-  /** The same, and how long one run took on average, by the kernel's own clock. */
-  timeRun({ context, data, repeat }: TestRun = {}): { result: number; nanoseconds: number } {
+  testRun({ context, data, repeat }: TestRun = {}): number {
     const options = new DataView(new ArrayBuffer(TEST_RUN_BYTES));
     options.setBigUint64(0, BigInt(TEST_RUN_BYTES), true);
     if (data !== undefined) {
@@ -380,7 +397,33 @@ export class Program {
     if (repeat !== undefined) options.setUint32(60, repeat, true);
     const code = loadLibbpf().programTestRun(this.fd, new Uint8Array(options.buffer));
     if (code !== 0) throw new BpfError({ operation: "run", subject: this.name, code });
-    return { result: options.getUint32(56, true), nanoseconds: options.getUint32(64, true) };
+    return options.getUint32(56, true);
+  }
+
+  /**
+   * Runs the program on a frame and returns what it made of it; every further run gets what the one
+   * before left. `context` is struct xdp_md or struct __sk_buff. Throws BpfError.
+   */
+  testPacket({ data, context, repeat }: TestRun & { data: Uint8Array }): PacketRun {
+    const out = new Uint8Array(data.length + TEST_HEADROOM);
+    const options = new DataView(new ArrayBuffer(TEST_RUN_BYTES));
+    options.setBigUint64(0, BigInt(TEST_RUN_BYTES), true);
+    options.setBigUint64(8, addressOf(data), true);
+    options.setBigUint64(16, addressOf(out), true);
+    options.setUint32(24, data.length, true);
+    options.setUint32(28, out.length, true);
+    if (context !== undefined) {
+      options.setBigUint64(32, addressOf(context), true);
+      options.setUint32(48, context.length, true);
+    }
+    options.setUint32(60, repeat ?? 1, true);
+    const code = loadLibbpf().programTestRun(this.fd, new Uint8Array(options.buffer));
+    if (code !== 0) throw new BpfError({ operation: "run", subject: this.name, code });
+    return {
+      verdict: options.getUint32(56, true),
+      data: out.subarray(0, options.getUint32(28, true)),
+      durationNs: options.getUint32(64, true),
+    };
   }
 
   #open(): ProgramHandle {

@@ -7,6 +7,7 @@ import { BpfError } from "./errors.ts";
 import {
   isBpffs,
   isCgroup2,
+  kernelHas,
   lockFolder,
   membarrier,
   mountBpffs,
@@ -34,6 +35,12 @@ test("a folder on a bpf file system is locked like any other", (t) => {
   if ("holderPid" in lock) return t.fail("a new folder is locked");
   t.deepEqual(lockFolder(folder), { holderPid: process.pid });
   lock.release();
+});
+
+test("what the kernel has is found by its whole name", (t) => {
+  t.true(kernelHas("BPF_FIB_LOOKUP_DIRECT"));
+  t.true(kernelHas("bpf_fib_lookup"));
+  t.false(kernelHas("BPF_FIB_LOOKUP_DIREC"));
 });
 
 test("file systems are told apart", (t) => {

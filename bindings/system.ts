@@ -12,6 +12,7 @@ const EPERM = 1;
 const EAGAIN = 11;
 const MEMBARRIER_CMD_GLOBAL = 1;
 const MEMBARRIER: Readonly<Record<string, number>> = { x64: 324, arm64: 283 };
+const KERNEL_BTF = "/sys/kernel/btf/vmlinux";
 const AF_INET = 2;
 const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
 const SOL_SOCKET = 1;
@@ -33,6 +34,18 @@ export function possibleCpus(): number {
     cpus = count;
   }
   return cpus;
+}
+
+/**
+ * Whether the running kernel has a type, function or enumerator of this name, by its BTF. False if
+ * it has no BTF.
+ */
+export function kernelHas(name: string): boolean {
+  try {
+    return readFileSync(KERNEL_BTF).includes(`\0${name}\0`);
+  } catch {
+    return false;
+  }
 }
 
 /** Whether a path lies in a cgroup v2 tree. Throws if it does not exist. */

@@ -1,10 +1,20 @@
-// What the tests of this folder stand on: root, compiled test programs, a bpf file system and a
-// cgroup of their own, removed when the test ends.
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync } from "node:fs";
+// What the tests of this folder stand on: root, compiled test programs, a bpf file system, a cgroup
+// and a network namespace of their own, removed when the test ends.
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmdirSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import type { ExecutionContext } from "ava";
-import { isCgroup2, mountBpffs, unmount } from "./system.ts";
+import { insideNetns, isCgroup2, mountBpffs, unmount } from "./system.ts";
 
 let cgroups = 0;
 
@@ -47,4 +57,41 @@ export function childCgroup(t: ExecutionContext): string {
   mkdirSync(folder);
   t.teardown(() => rmdirSync(folder));
   return folder;
+}
+
+/** A network namespace with nothing but lo, which is up. */
+export interface TestNetwork {
+  /** Its file. */
+  readonly file: string;
+  /** Runs a synchronous function in it. */
+  run<T>(action: () => T): T;
+  /** Runs lines of `ip -batch` in it. */
+  ip(...lines: string[]): void;
+  /** Runs a command in it, and gives its output. */
+  command(program: string, ...values: string[]): string;
+}
+
+/** A network namespace for this test alone; it ends with the test, and with its process. */
+export async function testNetwork(t: ExecutionContext): Promise<TestNetwork> {
+  const hold = "ip link set lo up && echo up && exec cat";
+  const holder = spawn("unshare", ["--net", "--", "sh", "-ec", hold], {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  await once(holder.stdout!, "data");
+  const file = `/proc/${holder.pid}/ns/net`;
+  const fd = openSync(file, "r");
+  t.teardown(async () => {
+    closeSync(fd);
+    const ended = once(holder, "exit");
+    holder.kill("SIGKILL");
+    await ended;
+  });
+  const enter = (input: string, ...command: string[]) =>
+    execFileSync("nsenter", [`--net=${file}`, "--", ...command], { input, encoding: "utf8" });
+  return {
+    file,
+    run: (action) => insideNetns(fd, action),
+    ip: (...lines) => void enter(`${lines.join("\n")}\n`, "ip", "-batch", "-"),
+    command: (program, ...values) => enter("", program, ...values),
+  };
 }

@@ -9,23 +9,10 @@
 
 #include <bpf/bpf_endian.h>
 #include "maps.h"
+#include "address.h"
 
 #define BALANCE_ATTEMPTS 4
 #define NANOSECONDS	 1000000000ULL
-
-#define READ_ONCE(x)	     (*(const volatile typeof(x) *)&(x))
-#define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
-
-/*
- * A loop counts with this: Linux 6.1 refuses a loop that goes back by anything but a jump, and
- * clang 14 would lay out some so that the counting falls through to the loop's start.
- */
-static __always_inline __u32 loop_next(__u32 index)
-{
-	index++;
-	barrier_var(index);
-	return index;
-}
 
 enum verdict {
 	VERDICT_NONE, /* not a Service's address: leave it alone */
@@ -78,59 +65,12 @@ static __always_inline void reason_count(enum reason reason)
 		(*counter)++;
 }
 
-static __always_inline __u32 address_sum(const struct address *address)
-{
-	return address->word[0] * 0x9e3779b1 + address->word[1] * 0x85ebca77 +
-	       address->word[2] * 0xc2b2ae3d + address->word[3] * 0x27d4eb2f;
-}
-
-static __always_inline __u32 sum_mix(__u32 sum)
-{
-	sum ^= sum >> 15;
-	sum *= 0x2c1b3c6d;
-	return sum ^ sum >> 12;
-}
-
-/* A hash of an address, for its position in svc_filter. The agent has the same. */
-static __always_inline __u32 address_hash(const struct address *address)
-{
-	return sum_mix(address_sum(address));
-}
-
 /* A hash of a frontend's key, for the bucket and for the value's check. The agent has the same. */
 static __always_inline __u32 frontend_hash(const struct frontend_key *key)
 {
 	const __u32 *last = (const __u32 *)&key->port;
 
 	return sum_mix(address_sum(&key->address) + *last * 0x165667b1);
-}
-
-static __always_inline void address_from_ipv4(struct address *address, __be32 ipv4)
-{
-	address->word[0] = 0;
-	address->word[1] = 0;
-	address->word[2] = bpf_htonl(0xffff);
-	address->word[3] = ipv4;
-}
-
-/*
- * 0 if two addresses are equal. One value to branch on instead of four: in loops the verifier
- * follows every branch, and the processor guesses each.
- */
-static __always_inline __u32 address_difference(const struct address *a, const struct address *b)
-{
-	return (a->word[0] ^ b->word[0]) | (a->word[1] ^ b->word[1]) | (a->word[2] ^ b->word[2]) |
-	       (a->word[3] ^ b->word[3]);
-}
-
-/* 0 if an address lies in a range. */
-static __always_inline __u32 range_difference(const struct service_range *range,
-					      const struct address *address)
-{
-	const __be32 *mask = range->mask.word, *from = range->address.word;
-
-	return ((address->word[0] & mask[0]) ^ from[0]) | ((address->word[1] & mask[1]) ^ from[1]) |
-	       ((address->word[2] & mask[2]) ^ from[2]) | ((address->word[3] & mask[3]) ^ from[3]);
 }
 
 static __always_inline bool key_equal(const struct frontend_key *a, const struct frontend_key *b)
@@ -263,7 +203,8 @@ static __always_inline enum frontend_kind frontend_kind(__u64 frontend)
 /* True if a frontend's u64 captures nothing: its address is left alone. */
 static __always_inline bool frontend_is_left(__u64 frontend)
 {
-	return !frontend || frontend_kind(frontend) == FRONTEND_LEAVE;
+	return !frontend || frontend_kind(frontend) == FRONTEND_LEAVE ||
+	       frontend_kind(frontend) == FRONTEND_VIP;
 }
 
 /* The service and the table that a frontend's u64 leads this request to. */
@@ -296,7 +237,6 @@ static __noinline enum verdict source_check(const struct request *request, struc
 	if (READ_ONCE(service->guard) != guard)
 		return VERDICT_RETRY;
 	choice->reason = REASON_SOURCE_RANGE;
-	__sync_fetch_and_add(&service->dropped, 1);
 	return VERDICT_DROP;
 }
 
@@ -398,7 +338,6 @@ backend_draw(struct service *service, const struct request *request, struct choi
 	if (!backend)
 		return VERDICT_RETRY;
 	choice_set(choice, id, backend);
-	__sync_fetch_and_add(&backend->connections, 1);
 	return VERDICT_FORWARD;
 }
 
@@ -421,7 +360,6 @@ backend_affine(struct service *service, const struct request *request, struct ch
 		if (backend) {
 			WRITE_ONCE(last->last_seen_ns, next.last_seen_ns);
 			choice_set(choice, reference, backend);
-			__sync_fetch_and_add(&backend->connections, 1);
 			return VERDICT_FORWARD;
 		}
 	}
@@ -447,14 +385,37 @@ static __always_inline enum verdict backend_select(const struct request *request
 		return VERDICT_RETRY;
 	verdict = service->affinity_seconds ? backend_affine(service, request, choice) :
 					      backend_draw(service, request, choice);
-	if (verdict == VERDICT_REFUSE) {
+	if (verdict == VERDICT_REFUSE)
 		choice->reason = REASON_REFUSED;
-		__sync_fetch_and_add(&service->refused, 1);
-	} else if (verdict == VERDICT_DROP) {
+	else if (verdict == VERDICT_DROP)
 		choice->reason = REASON_DROPPED;
-		__sync_fetch_and_add(&service->dropped, 1);
-	}
 	return verdict;
+}
+
+/* Counts a new connection with its endpoint: the hook says when, for it may try in vain. */
+static __always_inline void choice_count(const struct choice *choice)
+{
+	__u32 id = choice->reference;
+	struct backend *backend = bpf_map_lookup_elem(&svc_backends, &id);
+
+	if (backend)
+		__sync_fetch_and_add(&backend->connections, 1);
+}
+
+/* Counts a connection that a verdict of balance() ends, by its reason and with its service. */
+static __always_inline void refusal_count(const struct choice *choice)
+{
+	struct service *service;
+
+	reason_count(choice->reason);
+	if (choice->reason != REASON_REFUSED && choice->reason != REASON_DROPPED &&
+	    choice->reason != REASON_SOURCE_RANGE)
+		return;
+	service = bpf_map_lookup_elem(&svc_services, &choice->service);
+	if (service)
+		__sync_fetch_and_add(choice->reason == REASON_REFUSED ? &service->refused :
+									&service->dropped,
+				     1);
 }
 
 /* What becomes of an address that is no service's. False: it is one's. */

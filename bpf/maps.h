@@ -20,21 +20,38 @@ enum limit {
 	TABLE_ACTION_SHIFT = 56,
 	SLOT_BACKEND_BITS = 22, /* a slot: backend id | (generation & 0x3ff) << 22 */
 	SLOT_GENERATION_BITS = 10,
-	FRONTEND_BUCKETS = 65536,  /* elements of svc_frontends, a power of two */
-	FRONTEND_PLACES = 2,	   /* frontends in one of them */
-	FILTER_WORDS = 32768,	   /* elements of svc_filter, a power of two */
-	FILTER_POSITIONS = 16,	   /* positions in one of them, four bits each: */
-	FILTER_FRONTEND = 1,	   /* some frontend is at an address of this position */
-	FILTER_WILDCARD = 2,	   /* some wildcard is */
-	FILTER_ENDPOINT = 4,	   /* some endpoint is, or was */
-	SERVICE_RANGES = 16,	   /* ranges in svc_ranges */
-	SOURCE_PREFIX = 32,	   /* a source_key's bits before the address */
+	FRONTEND_BUCKETS = 65536, /* elements of svc_frontends, a power of two */
+	FRONTEND_PLACES = 2,	  /* frontends in one of them */
+	FILTER_WORDS = 32768,	  /* elements of svc_filter, a power of two */
+	FILTER_POSITIONS = 16,	  /* positions in one of them, four bits each: */
+	FILTER_FRONTEND = 1,	  /* some frontend is at an address of this position */
+	FILTER_WILDCARD = 2,	  /* some wildcard is */
+	FILTER_ENDPOINT = 4,	  /* some endpoint is, or was */
+	FILTER_NODE = 8,     /* some address of this node is: replies to it may be for a client */
+	SERVICE_RANGES = 16, /* ranges in svc_ranges */
+	SOURCE_PREFIX = 32,  /* a source_key's bits before the address */
 	SOURCE_ADDRESS_BITS = 128, /* and those of the address */
 	SOCKET_SETS = 4096,	   /* elements of svc_socket_one, a power of two */
 	SOCKET_PLACES = 4,	   /* sockets in one of them */
 	SOCKET_RECORDS = 2,	   /* destinations of one socket in svc_sockets */
 	SOCKET_RECORDS_MORE = 128, /* further ones, in svc_socket_more */
 	NAME_BYTES = 64,	   /* a Kubernetes label is at most 63 bytes long */
+	FLOW_KIND_SHIFT = 1,	   /* a flow's lock: bit 0 says that it is being written, */
+	FLOW_PROTOCOL_SHIFT = 3,
+	FLOW_PATH_SHIFT = 5,
+	FLOW_SOURCE_SHIFT = 7,	  /* an index in svc_node, of 6 bits; 0: the client's own address */
+	FLOW_SEQUENCE_SHIFT = 13, /* counts the uses of the place, */
+	FLOW_STATE_SHIFT = 24,	  /* and all but the state says whose it is */
+	FLOW_WAYS = 4,		  /* flows in an element of svc_flows */
+	FLOW_CLOCK_SHIFT =
+		30, /* of CLOCK_MONOTONIC in ns: the unit of flow.last_used, and of these: */
+	FLOW_IDLE_TCP = 15 * 3600, /* a connection without packets for longer is over */
+	FLOW_IDLE_UDP = 180,
+	FLOW_IDLE_UNREPLIED = 60,
+	FLOW_IDLE_CLOSED = 10,
+	FLOW_GROUP = 16,   /* elements in a page: both that a flow may be in are in one */
+	HOP_BITS = 10,	   /* a flow's hop: index in svc_hops | generation << 10 */
+	NODE_SOURCES = 64, /* addresses of this node in svc_node; the first is not used */
 };
 
 /*
@@ -51,6 +68,7 @@ enum frontend_kind {
 	FRONTEND_REFUSE = 5,  /* an undefined port of a cluster IP (§7.5) */
 	FRONTEND_LEAVE = 6,   /* an address of a Service that another proxy serves */
 	FRONTEND_UNOWNED = 7, /* in no map: what an address of svc_ranges is that is nobody's */
+	FRONTEND_VIP = 8, /* an external address of ours: ports are left alone (§7.7), pings not */
 } __attribute__((packed));
 
 /* Which endpoints a packet may get (semantics §6): a service has one table for each. */
@@ -99,7 +117,16 @@ enum reason {
 	REASON_UNOWNED_ADDRESS = 7, /* of a Service range, but nobody's: EHOSTUNREACH */
 	REASON_SOURCE_RANGE = 8,    /* a source that the Service does not allow: EHOSTUNREACH */
 	REASON_SOURCE_UNKNOWN = 9,  /* a guarded VIP, asked by we do not know whom: left alone */
-	REASON_COUNT = 10,
+	REASON_NO_ROUTE = 10, /* no way to the endpoint, or no address to send from: dropped */
+	REASON_PORTS_EXHAUSTED = 11, /* no free port for a rewritten source: refused */
+	REASON_FLOW_LOST = 12,	     /* other CPUs took the flow's place each time: dropped */
+	REASON_FLOW_EVICTED = 13, /* a connection in use gave way to a new one, svc_flows is full */
+	REASON_NO_CONNECTION = 14, /* ends a connection that nobody knows: dropped */
+	REASON_FRAGMENT_LOST = 15, /* a fragment that overtook the first of its datagram: dropped */
+	REASON_TOO_BIG = 16,	   /* larger than the way to the endpoint takes: sender told */
+	REASON_TTL_EXCEEDED = 17,  /* it has passed too many routers: sender told */
+	REASON_ANSWER_LIMIT = 18,  /* an answer of our own not sent, there were too many */
+	REASON_COUNT = 19,
 } __attribute__((packed));
 
 struct address {
@@ -141,7 +168,8 @@ struct service {
 	__u64 table[TABLE_COUNT]; /* see enum limit; a length of 0 is an empty table */
 	__u32 affinity_seconds;	  /* ClientIP affinity, 0 for none (semantics §11) */
 	enum guard guard;
-	__u8 reserved[3];
+	__u8 external_local; /* 1: externalTrafficPolicy Local, as far as sources go (§10.2) */
+	__u8 reserved[2];
 	__u64 refused;	/* connections answered by EMPTY_REFUSE */
 	__u64 dropped;	/* connections answered by EMPTY_DROP, or of a source not allowed */
 	__u64 departed; /* connections of endpoints that have left: added up by the agent */
@@ -165,7 +193,9 @@ struct backend {
 	__u8 listed;	  /* bit 1 << enum table for each table that holds it, or for TABLE_NONE */
 	__u32 generation; /* counts the uses of this id; part of every stored reference */
 	__u32 service;
-	__u32 reserved;
+	__u8 local; /* 1: on this node, so that replies come by and its client need not change */
+	__u8 reserved;
+	__u16 hop; /* the programs' own: the way there, as in struct flow */
 	__u64 connections;
 	__u64 reserved_2[3]; /* one cache line a row */
 };
@@ -262,6 +292,136 @@ struct socket_records_more {
 };
 /* With the kernel's own 100 bytes or so: what Linux 7 allocates without locks. */
 _Static_assert(sizeof(struct socket_records_more) <= 8192 - 256, "too large for a socket");
+
+/* The protocols of flows, in a flow's lock. */
+enum flow_protocol {
+	FLOW_TCP = 0,
+	FLOW_UDP = 1,
+	FLOW_SCTP = 2,
+	FLOW_NO_PROTOCOL = 3,
+} __attribute__((packed));
+
+/* Which packets of a connection a flow is met by. */
+enum flow_kind {
+	FLOW_FREE = 0,
+	FLOW_FORWARD = 1, /* client to frontend */
+	FLOW_REVERSE = 2, /* backend to source */
+} __attribute__((packed));
+
+/* Where packets of a flow are translated: in both directions through the stack, or in neither. */
+enum flow_path {
+	FLOW_STACK = 0,	   /* requests at ingress, replies at egress: the stack sees the endpoint */
+	FLOW_REDIRECT = 1, /* both at ingress, and sent on from there: the stack sees neither */
+	FLOW_NODE = 2,	   /* requests at egress, replies at ingress: of a process of this node */
+	FLOW_TUNNEL = 3,   /* requests sent on in a tunnel, replies go their own way (DSR) */
+} __attribute__((packed));
+
+/* What has been seen of a flow: bits of the last byte of its lock. */
+enum flow_state {
+	FLOW_REPLIED = 1,
+	FLOW_CLOSED = 2,      /* this direction was closed (FIN, SHUTDOWN) */
+	FLOW_PEER_CLOSED = 4, /* the other one was */
+	FLOW_RESET = 8,	      /* the connection was reset or aborted */
+};
+
+/*
+ * svc_flows: a connection that passes through the node, in one cache line. Each has two, one found
+ * by what the client sends, one by what the endpoint does, with the same content but for the kind.
+ * flow.h says how they are written and read.
+ */
+struct flow {
+	__u32 lock;	 /* see enum limit */
+	__u16 last_used; /* see FLOW_CLOCK_SHIFT: a little more than seconds */
+	__u16 hop;	 /* where packets of this direction go: see enum limit; 0: not known */
+	__be16 client_port;
+	__be16 frontend_port;
+	__be16 backend_port;
+	__be16 source_port; /* what the endpoint sees as the client's */
+	struct address client;
+	struct address frontend;
+	struct address backend;
+};
+
+struct flow_set {
+	struct flow way[FLOW_WAYS];
+};
+
+/* svc_hops: next hops that flows lead to, a cache of what the kernel's routes and neighbours say.
+ */
+struct hop {
+	__u32 ifindex;	   /* the device to send to; 0: free */
+	__u16 generation;  /* odd while the row changes; a flow refers to one generation */
+	__u8 sends_frames; /* 1: XDP can send to the device */
+	__u8 source;	   /* this node's address towards it, an index in svc_node; 0: not known */
+	struct address next;
+	__u8 header[14]; /* of Ethernet */
+	__u16 mtu;	 /* bytes of a packet without it */
+	__u32 checked;	 /* when the kernel was asked last, see flow_now() */
+	__u32 reserved[5];
+};
+
+/* Why a device is not served as its like usually is: for people, programs do not ask. */
+enum device_note {
+	NOTE_NONE = 0,
+	NOTE_ASKED = 1,	      /* the operator wants it so */
+	NOTE_VETH = 2,	      /* frames sent from XDP may vanish at its other end: no XDP */
+	NOTE_NO_ETHERNET = 3, /* packets without an Ethernet header: no XDP */
+	NOTE_FOREIGN = 4,     /* another XDP program is attached */
+	NOTE_REFUSED = 5,     /* the driver refused XDP, see error */
+	NOTE_NOT_LOADED = 6,  /* the kernel refused the XDP program, see error */
+	NOTE_NO_TC = 7,	      /* the TC programs could not be attached: not served at all */
+} __attribute__((packed));
+
+/* svc_devices: what the agent knows of a device, by its ifindex. */
+struct device {
+	__u8 mac[6];
+	__u8 sends_frames; /* 1: XDP can send to it */
+	__u8 is_uplink;	   /* 1: what is addressed to another MAC is not for us */
+	__u8 is_pod;	   /* 1: pods are behind it, by the detector's modes for devices (§10.8) */
+	__u8 is_inside;	   /* 1: answers to whoever is behind it pass through this node */
+	__u8 source_ipv4;  /* this node's address on it, an index in svc_node; 0: none */
+	__u8 source_ipv6;
+	enum device_note note;
+	__u8 reserved;
+	__u16 error; /* errno of what the note is about, 0 if there is none */
+};
+
+/* svc_node, of one element: what programs need to know of this node, kept by the agent. */
+struct node {
+	struct address source[NODE_SOURCES]; /* this node's addresses; an index is not used again */
+	struct service_range pods[2];	     /* where pods are, of IPv4 and IPv6 (§10.8) */
+	__u32 hash_key[10]; /* of the flows' hash, random, the same as long as svc_flows lives */
+	__u16 nat_first;    /* ports that rewritten sources may get */
+	__u16 nat_count;
+	__u16 host_first; /* those that the host takes for itself (ip_local_port_range) */
+	__u16 host_last;
+	__u16 node_port_first; /* all frontends on this node's own addresses lie between these */
+	__u16 node_port_last;
+	__u8 detects_ipv4; /* 1: pods can be told from others (§6.4) */
+	__u8 detects_ipv6;
+	__u8 detects_devices; /* 1: by struct device, not by range */
+	__u8 reserved;
+};
+
+/* svc_fragments: the ports of a datagram of which the first fragment has passed. */
+struct fragment_key {
+	struct address source;
+	struct address destination;
+	__be32 id;
+	__u8 protocol;
+	__u8 reserved[3];
+};
+
+struct fragment {
+	__be16 source_port;
+	__be16 destination_port;
+};
+
+/* svc_answers: how many packets of our own the programs may still send on one CPU. */
+struct answers {
+	__u64 refilled_ns;
+	__u64 left;
+};
 
 /* svc_names: what people call a service id. Written after the rows that programs read. */
 struct service_name {
@@ -385,6 +545,61 @@ struct {
 	__type(key, int);
 	__type(value, struct socket_records_more);
 } svc_socket_more SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); /* also for its alignment: a flow is one cache line */
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, struct flow_set);
+} svc_flows SEC(".maps");
+
+/* A bit for each hash of address and port that answers at egress; what has none is passed on. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u64);
+} svc_answering SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1 << HOP_BITS);
+	__type(key, __u32);
+	__type(value, struct hop);
+} svc_hops SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct device);
+} svc_devices SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct node);
+} svc_node SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment);
+} svc_fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct answers);
+} svc_answers SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

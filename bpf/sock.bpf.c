@@ -26,6 +26,10 @@ const volatile enum limit limit_for_btf = 0;
 const volatile enum table table_for_btf = 0;
 const volatile enum empty_action empty_action_for_btf = 0;
 const volatile enum reason reason_for_btf = 0;
+const volatile enum flow_protocol flow_protocol_for_btf = 0;
+const volatile enum flow_kind flow_kind_for_btf = 0;
+const volatile enum flow_path flow_path_for_btf = 0;
+const volatile enum flow_state flow_state_for_btf = 0;
 
 static __always_inline void peer_get(const struct bpf_sock_addr *ctx, bool ipv6,
 				     struct address *address)
@@ -114,11 +118,6 @@ static __always_inline bool bound_address(const struct bpf_sock_addr *ctx, struc
 	return address_is_set(address);
 }
 
-static __always_inline bool is_ipv4(const struct address *address)
-{
-	return !(address->word[0] | address->word[1] | (address->word[2] ^ bpf_htonl(0xffff)));
-}
-
 /* A pod's address is the one that the agent knows, since the kernel has not chosen yet. */
 static __always_inline enum source request_source(const struct request *request,
 						  struct address *address)
@@ -133,14 +132,14 @@ static __always_inline enum source request_source(const struct request *request,
 		return SOURCE_NODE;
 	if (!client_lookup(cookie, &client))
 		return SOURCE_UNKNOWN;
-	*address = is_ipv4(&request->key.address) ? client.ipv4 : client.ipv6;
+	*address = address_is_ipv4(&request->key.address) ? client.ipv4 : client.ipv6;
 	return address_is_set(address) ? SOURCE_ADDRESS : SOURCE_UNKNOWN;
 }
 
 /* A refusal that the application sees from connect() and sendmsg() alike (semantics §7). */
-static __always_inline int answer_empty(enum verdict verdict, enum reason reason)
+static __always_inline int answer_empty(enum verdict verdict, const struct choice *choice)
 {
-	reason_count(reason);
+	refusal_count(choice);
 	bpf_set_retval(verdict == VERDICT_REFUSE ? -ECONNREFUSED : -EHOSTUNREACH);
 	return 0;
 }
@@ -194,7 +193,9 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 	if (verdict == VERDICT_NONE)
 		return 1; /* the frontend has just gone, or the packet path decides */
 	if (verdict != VERDICT_FORWARD)
-		return answer_empty(verdict, choice.reason);
+		return answer_empty(verdict, &choice);
+	if (choice.reference != request.keep)
+		choice_count(&choice);
 	if (udp ? choice.reference != request.keep : remember_tcp)
 		socket_remember(ctx, &request.key, &choice);
 	peer_set(ctx, ipv6, &choice.address, choice.port);

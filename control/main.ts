@@ -3,7 +3,14 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
-import type { RunOptions } from "./command/run.ts";
+import {
+  addDevice,
+  type DeviceChoice,
+  DeviceOptionError,
+  FORWARDING,
+  MASQUERADE,
+} from "./command/deviceoptions.ts";
+import type { RunOptions } from "./command/runoptions.ts";
 import { DEFAULT_PINS, ExitCode, UserError } from "./exit.ts";
 import { addFlags, FLAGS, SERVING_FLAGS, typedFlags } from "./flags.ts";
 import { LOG_LEVELS } from "./levels.ts";
@@ -52,6 +59,31 @@ function count(text: string): number {
   throw new InvalidArgumentError("it must be a whole number of at least 1.");
 }
 
+function deviceOption(): Option {
+  const help =
+    "an uplink, and how to serve it: auto, xdp, tc or generic; repeatable, these and no others; " +
+    "none: no packet path (default: found by their routes, auto)";
+  const option = new Option("--device <name[=mode]>", help);
+  return option.argParser((text: string, before?: DeviceChoice) => {
+    try {
+      return addDevice(text, before);
+    } catch (error) {
+      if (!(error instanceof DeviceOptionError)) throw error;
+      throw new InvalidArgumentError(error.message);
+    }
+  });
+}
+
+function masqueradeOption(): Option {
+  const help = "whose source is rewritten: auto, where replies would go astray; or always";
+  return new Option("--masquerade <when>", help).choices(MASQUERADE).default("auto");
+}
+
+function forwardingOption(): Option {
+  const help = "how endpoints elsewhere are reached: snat, dsr (replies go straight), hybrid";
+  return new Option("--forwarding <how>", help).choices(FORWARDING).default("snat");
+}
+
 function runCommand(): Command {
   const command = new Command("run")
     .description("run the agent: keep the maps true to the objects, until SIGTERM")
@@ -60,6 +92,9 @@ function runCommand(): Command {
     .option("--state-file <path>", "keep the API server's addresses here, for the next start")
     .option("--cgroup <folder>", "serve the processes below it (default: root of the v2 tree)")
     .addOption(pinsOption())
+    .addOption(deviceOption())
+    .addOption(masqueradeOption())
+    .addOption(forwardingOption())
     .option("--remember-tcp", "getpeername() shows the Service for TCP too", false)
     .option(
       "--max-frontends <count>",
@@ -96,9 +131,20 @@ async function startRun(options: RunFlags): Promise<void> {
   }
 }
 
+function dumpDevicesCommand(): Command {
+  return new Command("devices")
+    .description("print the devices that the packet path serves, how and why so")
+    .configureHelp({ showGlobalOptions: true })
+    .action(async (_, command: Command) => {
+      const { dumpDevices } = await import("./command/dumpdevices.ts");
+      await dumpDevices(command.optsWithGlobals());
+    });
+}
+
 function dumpCommand(): Command {
   return new Command("dump")
     .description("print what the kernel holds, read from the pinned maps, agent or no agent")
+    .addCommand(dumpDevicesCommand())
     .argument("[name]", "only the Service of this name, or namespace/name")
     .option("-n, --namespace <namespace>", "only Services of this namespace")
     .addOption(outputOption())

@@ -60,6 +60,17 @@ function dumpOf(node: LabNode): Question {
   };
 }
 
+/** The packet path is on the node's uplink and on the device of each of its pods. */
+function devicesOf(node: LabNode): Question {
+  const served = Object.keys(node.pods).map((pod) => `(?=.*^${pod} +pod-facing +tc )`);
+  return {
+    what: "dump devices: the uplink and every pod's device",
+    from: node,
+    command: [...bpfsvc, "dump", "devices", "--pins", node.pins],
+    expected: new RegExp(`${served.join("")}.*^(eth0 +uplink +(?:tc|xdp))`, "ms"),
+  };
+}
+
 /** Moves the store to its other pod, as an edit of its manifest does. */
 async function editStore(rows: Row[], lab: Lab, manifests: string): Promise<void> {
   const file = path.join(manifests, "store.yaml");
@@ -105,6 +116,7 @@ async function demonstrate(lab: Lab, manifests: string): Promise<Row[]> {
   try {
     say("Asking every Service from pods, nodes and outside of the nodes' cgroups");
     for (const group of allQuestions(lab)) await putAll(rows, group);
+    for (const node of nodes) rows.push(await put(devicesOf(node)));
     say("Editing a manifest: the store moves to another pod");
     await editStore(rows, lab, manifests);
     say("Killing the agents with -9: what is programmed goes on serving");

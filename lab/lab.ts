@@ -42,7 +42,14 @@ export function whyNoLab(): string | undefined {
   if (!fs.existsSync(path.join(cgroupTree, "cgroup.type"))) {
     return `'${cgroupTree}' is the root of the machine's cgroups: ${fix}`;
   }
+  if (isOutside("/proc/self/ns/net")) return `These are the machine's own devices: ${fix}`;
   return undefined;
+}
+
+/** Whether a network namespace is the one that the lab's shell was started in. */
+function isOutside(file: string): boolean {
+  const [, inode] = /^net:\[(\d+)\]$/.exec(process.env.BPFSVC_OUTSIDE ?? "") ?? [];
+  return inode === undefined || fs.statSync(file).ino === Number(inode);
 }
 
 async function execute(command: readonly string[], input = ""): Promise<string> {
@@ -243,6 +250,8 @@ export class Lab {
       Promise.all([...spaces].map(([name, space]) => work(this.#netns(name), space)));
     const names = [...spaces.keys()].map((name) => `netns add ${this.#netns(name)}`);
     await execute(["ip", "-batch", "-"], batch(names));
+    for (const { netns } of [this.outside, this.router, ...Object.values(this.nodes)])
+      if (isOutside(netns)) throw new Error(`'${netns}' has the machine's own devices`);
     for (const module of modules) await execute(["sh", "-c", `modprobe -q ${module} || :`]);
     await inAll(configure);
     await execute(["ip", "-batch", "-"], batch(cables));

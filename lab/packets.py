@@ -168,6 +168,21 @@ def problems_of(frame, is_partial=False):
     return problems
 
 
+def partial(packet):
+    """The packet with its checksum left to the device: there is the pseudo header's sum instead."""
+    data = bytearray(bytes(packet))
+    is_ipv4 = data[0] >> 4 == 4
+    parsed = parse_ipv4(data, []) if is_ipv4 else parse_ipv6(data, [])
+    protocol, payload = parsed["protocol"], parsed["payload"]
+    total = scapy.checksum(pseudo_header(parsed, protocol, len(payload))) ^ 0xFFFF
+    at = len(data) - len(payload) + (16 if protocol == 6 else 6)
+    struct.pack_into("!H", data, at, total)
+    return packet.__class__(bytes(data))
+
+
+NAMES["partial"] = partial
+
+
 def next_hop(destination):
     """Device and MAC address by which the kernel reaches an address. Resolves the neighbour."""
     route = json.loads(subprocess.check_output(["ip", "-json", "route", "get", destination]))[0]

@@ -36,12 +36,15 @@ int fill(void *ctx)
 	backend->state = BACKEND_TERMINATING;
 	backend->listed = 5;
 	backend->service = 70000;
+	backend->local = 1;
+	backend->hop = 3;
 	backend->generation = 9;
 	backend->connections = 1ULL << 40;
 
 	service->table[TABLE_INTERNAL] = 3ULL << TABLE_LENGTH_SHIFT;
 	service->table[TABLE_OUTSIDE] = 0x8000000000000001;
 	service->affinity_seconds = 10800;
+	service->external_local = 1;
 	service->refused = 1;
 	service->dropped = 2;
 	service->departed = 3;

@@ -5,15 +5,10 @@ import { Pins } from "../dataplane/pins.ts";
 import { ExitCode, UserError } from "../exit.ts";
 import { type Format, formatData } from "../print.ts";
 import { formatServices } from "./view.ts";
+import { printWatched, type WatchOptions } from "./watching.ts";
 
-/** How often a watched dump looks again. */
-const WATCH_MS = 1000;
-const CLEAR_SCREEN = "\u001b[H\u001b[2J";
-
-export interface DumpOptions extends DumpFilter {
+export interface DumpOptions extends DumpFilter, WatchOptions {
   pins: string;
-  output: Format;
-  watch: boolean;
 }
 
 /**
@@ -22,36 +17,29 @@ export interface DumpOptions extends DumpFilter {
  */
 export async function dump(options: DumpOptions): Promise<void> {
   const pins = new Pins(options.pins);
-  let reader = openReader(pins);
-  let { serving } = pins;
-  let printed = "";
-  for (;;) {
-    const text = formatDump(await reader.read(options), options.output);
-    if (text !== printed) process.stdout.write(separator(options, printed !== "") + text);
-    printed = text;
-    if (!options.watch) return;
-    await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
+  let reader: DumpReader | undefined;
+  let serving: string | undefined;
+  await printWatched(options, async () => {
     // Other maps serve after another build took over, and none after a cleanup.
-    if (pins.serving !== serving) reader = openReader(pins);
+    if (reader === undefined || pins.serving !== serving) reader = openReader(pins);
     serving = pins.serving;
-  }
+    return formatDump(await reader.read(options), options.output);
+  });
+}
+
+/** What is wrong where no maps of ours are pinned. */
+export function nothingPinned({ folder }: Pins): UserError {
+  return new UserError(
+    `Nothing is pinned in "${folder}": start the agent with "bpfsvc run", or name its folder ` +
+      "with --pins",
+    ExitCode.notRunning,
+  );
 }
 
 function openReader(pins: Pins): DumpReader {
   const reader = DumpReader.open(pins);
   if (reader) return reader;
-  throw new UserError(
-    `Nothing is pinned in "${pins.folder}": start the agent with "bpfsvc run", or name its ` +
-      "folder with --pins",
-    ExitCode.notRunning,
-  );
-}
-
-/** What parts one printed state from the next: a cleared terminal, a blank line, or "---". */
-function separator({ watch, output }: DumpOptions, isLater: boolean): string {
-  if (watch && process.stdout.isTTY && output !== "json" && output !== "yaml") return CLEAR_SCREEN;
-  if (!isLater || output === "json") return "";
-  return output === "yaml" ? "---\n" : "\n";
+  throw nothingPinned(pins);
 }
 
 /** A dump as text in one of the formats. The JSON form is documented in docs/operating.md. */

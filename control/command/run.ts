@@ -5,45 +5,27 @@ import { release } from "node:os";
 import { Agent } from "../agent.ts";
 import { openConfigFile } from "../config/file.ts";
 import { watchConfigFile } from "../config/watch.ts";
-import { type Config, type Flags, readConfig } from "../config.ts";
+import { type Config, readConfig } from "../config.ts";
 import { checkCgroup } from "../dataplane/attach.ts";
 import { Clients } from "../dataplane/clients.ts";
 import { Dataplane } from "../dataplane/dataplane.ts";
 import type { Capacities } from "../dataplane/kernel.ts";
 import { Maps } from "../dataplane/maps.ts";
-import { ownNamespace } from "../dataplane/namespaces.ts";
 import { Pins } from "../dataplane/pins.ts";
 import { countUnknownClients } from "../dataplane/reasons.ts";
 import { openKernel } from "../dataplane/takeover.ts";
 import { ExitCode, UserError } from "../exit.ts";
-import type { LogLevel } from "../levels.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { Cluster } from "../model/cluster.ts";
 import { cgroup2Root, defaultNodeName, defaultRouteAddresses } from "../source/host.ts";
 import { KubernetesSource } from "../source/kubernetes/kubernetes.ts";
 import { ManifestSource } from "../source/manifests.ts";
 import type { Source } from "../source/source.ts";
+import { PacketPath } from "./packetpath.ts";
+import { deviceRodata, type RunOptions, socketRodata } from "./runoptions.ts";
 import { Serving } from "./serving.ts";
 import { StaleSockets } from "./stale.ts";
-import { arePodsInside, Surroundings } from "./surroundings.ts";
-
-export interface RunOptions {
-  /** kube-proxy's (config/fields.ts). */
-  flags: Flags;
-  config?: string;
-  initOnly?: boolean;
-  manifests?: string;
-  master?: string;
-  stateFile?: string;
-  cgroup?: string;
-  pins: string;
-  rememberTcp: boolean;
-  maxFrontends?: number;
-  maxServices?: number;
-  maxBackends?: number;
-  maxSlots?: number;
-  logLevel?: LogLevel;
-}
+import { Surroundings } from "./surroundings.ts";
 
 /** Runs until SIGTERM or SIGINT. Throws UserError for what the user can put right. */
 export async function run(options: RunOptions): Promise<void> {
@@ -60,11 +42,7 @@ export async function run(options: RunOptions): Promise<void> {
   checkCgroup(cgroup);
   const pins = new Pins(options.pins);
   const lock = pins.open();
-  const rodata = {
-    remember_tcp: options.rememberTcp ? 1 : 0,
-    node_netns: ownNamespace(),
-    pods_inside: arePodsInside(config) ? 1 : 0,
-  };
+  const rodata = socketRodata(options, config);
   const kernel = openKernel(pins, { rodata, capacities: capacities(options) });
   for (const { level, message } of kernel.notes) log[level](message);
   // What an agent before this one gave up may still be read, and is free to this one.
@@ -82,6 +60,13 @@ export async function run(options: RunOptions): Promise<void> {
     log,
   });
   const serving = new Serving({ kernel, cgroup, rodata, log });
+  const packetPath = new PacketPath({
+    kernel,
+    cluster,
+    settings: { uplinks: options.device },
+    rodata: { ...rodata, ...deviceRodata(options, config) },
+    log,
+  });
   const stale = new StaleSockets({ maps: kernel.maps, cgroup, log });
   const ended = newEnd();
   const agent = new Agent({
@@ -95,6 +80,7 @@ export async function run(options: RunOptions): Promise<void> {
       if (kernel.meta.node !== nodeName) kernel.meta.node = nodeName;
       surroundings.start();
       serving.start();
+      packetPath.start();
       log.info(`serving ${dataplane.size} service ports of node "${nodeName}"`);
       stale.start();
     },
@@ -114,6 +100,7 @@ export async function run(options: RunOptions): Promise<void> {
     agent.stop();
     surroundings.stop();
     serving.stop();
+    packetPath.stop();
     stale.stop();
     await source.close();
     lock.release();

@@ -137,12 +137,12 @@ test("a bit of the filter is set before its key is there, and cleared after it i
   t.is(filterBits(filter, last), 0);
 });
 
-test("bits that a kill left are cleared, and missing ones set, by the next agent", (t) => {
+test("bits of frontends that a kill left are cleared, missing ones set, by the next agent", (t) => {
   const made = makeStore(1);
   const key = makeKey(1);
   made.store.setBatch(key, encodeFrontend(key, { service: 1, kind: 1 }));
   const whole = made.filter.slice();
-  made.filter.fill(0xbb);
+  made.filter.fill(0x33);
   openStore(made);
   t.deepEqual(made.filter, whole);
   made.filter.fill(0);

@@ -3,15 +3,23 @@
 // dataplane; what programs may still read is used again only after a grace period. Knows rows and
 // maps, not Kubernetes.
 import { backendState, sourceKey } from "../../bindings/layout.ts";
-import type { AddressRow, ServiceRow } from "../model/rows.ts";
+import { type AddressRow, PROTOCOLS, type ServiceRow } from "../model/rows.ts";
 import { Addresses, addressOf, isWildcard } from "./addresses.ts";
 import { CapacityError, type RowError } from "./errors.ts";
 import type { Extent } from "./extents.ts";
 import { Extents } from "./extents.ts";
-import { extentsOf, type Held, protocolOf } from "./held.ts";
+import type { Serves } from "./flows.ts";
+import { backendName, extentsOf, type Held, protocolOf } from "./held.ts";
 import { Ids } from "./ids.ts";
-import { decodeSource, type Maps, SOURCE_VALUE } from "./maps.ts";
-import { isSettled, type Plan, type Pools, planService } from "./plan.ts";
+import {
+  addressBytes,
+  type BackendEntry,
+  decodeSource,
+  encodeFrontendKey,
+  type Maps,
+  SOURCE_VALUE,
+} from "./maps.ts";
+import { isSettled, type Plan, type Pools, planService, sameEntry } from "./plan.ts";
 import { ServiceRanges } from "./ranges.ts";
 import { restore, serviceIdOf } from "./restore.ts";
 import { bytesToText, Table, type TableError, textToBytes } from "./table.ts";
@@ -94,6 +102,21 @@ export class Dataplane {
     const taken = this.#hasUdpDeparture;
     this.#hasUdpDeparture = false;
     return taken;
+  }
+
+  /**
+   * Whether an endpoint still serves those who asked a frontend, be it for them alone (§14.2), as
+   * far as the maps say. Good until the next flush.
+   */
+  servesFlows(): Serves {
+    const byId = new Map(Array.from(this.#held.values(), (held) => [held.id, held]));
+    return ({ protocol, frontend: { address, port }, backend }) => {
+      const number = PROTOCOLS[protocol];
+      const key = encodeFrontendKey({ address: addressBytes(address), port, protocol: number });
+      const value = this.#frontends.actual.get(bytesToText(key));
+      if (value === undefined || isWildcard(value)) return false;
+      return byId.get(serviceIdOf(value))?.backends.has(backendName(backend)) ?? false;
+    };
   }
 
   /** Wants these rows, in place of earlier ones of the same key. Nothing is written yet. */
@@ -308,16 +331,19 @@ export class Dataplane {
     return this.#maps.readBackend(id).listed;
   }
 
-  #writeListed(id: number, entry: { listed: number; state: number }): void {
+  #writeListed(id: number, entry: Pick<BackendEntry, "listed" | "state" | "local">): void {
     const actual = this.#maps.readBackend(id);
-    if (actual.listed === entry.listed && actual.state === entry.state) return;
-    this.#maps.writeBackendWord(id, { ...actual, listed: entry.listed, state: entry.state });
+    if (sameEntry(actual, entry)) return;
+    const { listed, state, local } = entry;
+    this.#maps.writeBackendWord(id, { ...actual, listed, state, local });
   }
 
-  #flip({ held, tables, flips, affinitySeconds, guard }: Plan): void {
+  #flip({ held, tables, flips, affinitySeconds, guard, externalLocal }: Plan): void {
     if (this.#maps.readAffinity(held.id) !== affinitySeconds)
       this.#maps.writeAffinity(held.id, affinitySeconds);
     if (this.#maps.readGuard(held.id) !== guard) this.#maps.writeGuard(held.id, guard);
+    if (this.#maps.readExternalLocal(held.id) !== externalLocal)
+      this.#maps.writeExternalLocal(held.id, externalLocal);
     for (const which of flips) this.#maps.writeTable(held.id, which, tables[which]!);
     held.tables = tables;
     this.#held.set(held.key, held);

@@ -7,8 +7,10 @@ const POSITIONS = limit.FILTER_POSITIONS;
 const POSITION_BITS = 4;
 const POSITION_MASK = 0xfn;
 const WORD_BYTES = 8;
-/** The bits of all positions that say FILTER_ENDPOINT. */
-const ENDPOINT_BITS = 0x1111111111111111n * BigInt(limit.FILTER_ENDPOINT);
+/** The bits of all positions that say FILTER_NODE. */
+const NODE_BITS = 0x1111111111111111n * BigInt(limit.FILTER_NODE);
+/** The bits of all positions that are not those of frontends and wildcards. */
+const OTHER_BITS = 0x1111111111111111n * BigInt(limit.FILTER_ENDPOINT | limit.FILTER_NODE);
 
 /**
  * What a filter says of an address (16 bytes, or a key that begins with one): FILTER_FRONTEND and
@@ -27,10 +29,10 @@ export class Filter {
 
   /**
    * Makes the memory say that just these keys are there: a kill may have left other bits. Those of
-   * endpoints stay, since sockets may remember endpoints that are gone.
+   * endpoints stay, since sockets may remember endpoints that are gone, and those of NodeFilter.
    */
   constructor(bytes: Uint8Array, keys: Iterable<Uint8Array>) {
-    this.#words = new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / WORD_BYTES);
+    this.#words = wordsOf(bytes);
     const wanted = new BigUint64Array(this.#words.length);
     for (const key of keys) {
       const bit = this.#bitOf(key);
@@ -39,7 +41,7 @@ export class Filter {
     }
     for (const [index, word] of wanted.entries()) {
       const before = this.#words[index]!;
-      const after = word | (before & ENDPOINT_BITS);
+      const after = word | (before & OTHER_BITS);
       if (before !== after) Atomics.store(this.#words, index, after);
     }
   }
@@ -54,7 +56,7 @@ export class Filter {
 
   /** To be called before an endpoint at this address (16 bytes) is written. */
   markEndpoint(address: Uint8Array): void {
-    const bit = this.#positionOf(address) * POSITION_BITS + Math.log2(limit.FILTER_ENDPOINT);
+    const bit = bitOf(this.#words, address, limit.FILTER_ENDPOINT);
     const word = wordOf(bit);
     if (!(this.#words[word]! & maskOf(bit))) Atomics.or(this.#words, word, maskOf(bit));
   }
@@ -74,13 +76,41 @@ export class Filter {
     const { port, protocol } = frontendKey.offset;
     const isWildcard = key[port] === 0 && key[port + 1] === 0 && key[protocol] === 0;
     const flag = isWildcard ? limit.FILTER_WILDCARD : limit.FILTER_FRONTEND;
-    return this.#positionOf(key) * POSITION_BITS + Math.log2(flag);
+    return bitOf(this.#words, key, flag);
+  }
+}
+
+/** Which addresses are this node's own to programs: the bits FILTER_NODE, and no others. */
+export class NodeFilter {
+  readonly #words: BigUint64Array;
+
+  constructor(bytes: Uint8Array) {
+    this.#words = wordsOf(bytes);
   }
 
-  /** Of an address, or of the address that a key begins with. */
-  #positionOf(address: Uint8Array): number {
-    return addressHash(address) % (this.#words.length * POSITIONS);
+  /** Makes the memory say just these addresses (16 bytes each), new ones first. */
+  set(addresses: Iterable<Uint8Array>): void {
+    const wanted = new Map<number, bigint>();
+    for (const address of addresses) {
+      const bit = bitOf(this.#words, address, limit.FILTER_NODE);
+      wanted.set(wordOf(bit), (wanted.get(wordOf(bit)) ?? 0n) | maskOf(bit));
+    }
+    for (const [word, mask] of wanted) Atomics.or(this.#words, word, mask);
+    for (let word = 0; word < this.#words.length; word++) {
+      const extra = this.#words[word]! & NODE_BITS & ~(wanted.get(word) ?? 0n);
+      if (extra !== 0n) Atomics.and(this.#words, word, ~extra);
+    }
   }
+}
+
+function wordsOf(bytes: Uint8Array): BigUint64Array {
+  return new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / WORD_BYTES);
+}
+
+/** The number of an address's bit among all; a key that begins with the address will do. */
+function bitOf(words: BigUint64Array, address: Uint8Array, flag: number): number {
+  const position = addressHash(address) % (words.length * POSITIONS);
+  return position * POSITION_BITS + Math.log2(flag);
 }
 
 function wordOf(bit: number): number {

@@ -7,6 +7,8 @@ import { BpfObject } from "../../bindings/object.ts";
 import { membarrier } from "../../bindings/system.ts";
 import { BucketStore } from "./buckets.ts";
 import { ownLayouts } from "./described.ts";
+import { NodeMap } from "./devices/node.ts";
+import { NodePortStore } from "./devices/nodeports.ts";
 import type { HashStore, Storage } from "./maps.ts";
 import { objectPath } from "./objects.ts";
 import { MAP_NAMES, OWN_LAYOUT, type Pins } from "./pins.ts";
@@ -196,18 +198,34 @@ export function openOwn(pins: Pins): OpenMaps | undefined {
   return undefined;
 }
 
+/** The maps in the kernel, with what the packet path needs beside Services. */
+export interface KernelStorage extends Storage {
+  readonly frontends: NodePortStore;
+  readonly node: NodeMap;
+  readonly devices: HashStore;
+  readonly filter: Uint8Array;
+  readonly hops: Uint8Array;
+}
+
 /** Opens the maps as memory. The pages stay mapped as long as the process lives. */
-export function kernelStorage(maps: OpenMaps, meta: Meta): Storage {
+export function kernelStorage(maps: OpenMaps, meta: Meta): KernelStorage {
+  const filter = maps.svc_filter.mmap();
   const frontends = new BucketStore({
     bytes: maps.svc_frontends.mmap(),
-    filter: maps.svc_filter.mmap(),
+    filter,
     overflow: hashStore(maps.svc_overflow),
   });
+  const node = new NodeMap(maps.svc_node.mmap());
+  node.setHashKey();
   return {
+    node,
+    filter,
+    devices: hashStore(maps.svc_devices),
+    hops: maps.svc_hops.mmap(),
     services: maps.svc_services.mmap(),
     backends: maps.svc_backends.mmap(),
     slots: maps.svc_slots.mmap(),
-    frontends,
+    frontends: new NodePortStore(frontends, node),
     markEndpoint: (address) => frontends.markEndpoint(address),
     names: hashStore(maps.svc_names),
     sources: hashStore(maps.svc_sources),

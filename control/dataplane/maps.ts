@@ -64,6 +64,8 @@ export interface BackendEntry {
   listed: number;
   generation: number;
   service: number;
+  /** 1: it is on this node. */
+  local: number;
 }
 
 export interface TableWord {
@@ -209,12 +211,14 @@ export class Maps {
       this.#backends.setUint8(at + backend.offset.address + index, entry.address[index]!);
     this.storage.markEndpoint(entry.address);
     this.#backends.setUint32(at + backend.offset.service, entry.service, true);
+    this.#backends.setUint16(at + backend.offset.hop, 0, true);
     this.#backends.setBigUint64(at + backend.offset.connections, 0n, true);
     this.writeBackendWord(id, entry);
   }
 
-  /** Port, state, listed and generation at once. */
+  /** Whether it is local, and then port, state, listed and generation at once. */
   writeBackendWord(id: number, entry: BackendEntry): void {
+    this.#backends.setUint8(id * backend.bytes + backend.offset.local, entry.local);
     const word = new DataView(new ArrayBuffer(WORD_BYTES));
     const { port } = backend.offset;
     word.setUint16(0, entry.port);
@@ -273,6 +277,15 @@ export class Maps {
 
   writeGuard(id: number, guard: number): void {
     this.#services.setUint8(id * service.bytes + service.offset.guard, guard);
+  }
+
+  /** Whether external frontends keep the client's address (1) or need not (0); §10.1, §10.2. */
+  readExternalLocal(id: number): number {
+    return this.#services.getUint8(id * service.bytes + service.offset.externalLocal);
+  }
+
+  writeExternalLocal(id: number, externalLocal: number): void {
+    this.#services.setUint8(id * service.bytes + service.offset.externalLocal, externalLocal);
   }
 
   /** Adds the connections of an endpoint that has left to those of its service port. */

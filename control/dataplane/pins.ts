@@ -34,6 +34,10 @@ export type Hook = (typeof HOOKS)[number];
 /** The hooks whose programs read what other programs have stored with a socket. */
 export const READER_HOOKS: readonly Hook[] = HOOKS.slice(0, HOOKS.indexOf("connect4"));
 
+/** The hooks of a device; its links are called so, with its ifindex. */
+export const DEVICE_HOOKS = ["xdp", "tcx_ingress", "tcx_egress"] as const;
+export type DeviceHook = (typeof DEVICE_HOOKS)[number];
+
 export const MAP_NAMES = Object.keys(maps) as (keyof typeof maps)[];
 
 /** The maps that hold what sockets remember. */
@@ -44,6 +48,8 @@ export const OWN_LAYOUT = layoutHash.toString(16).padStart(16, "0");
 
 const MAPS_FOLDER = /^maps_([0-9a-f]{16}(?:_\d+)?)$/;
 const READERS_FOLDER = /^readers_(\d+)$/;
+const PROGRAMS_FOLDER = /^programs_([0-9a-f]{16})$/;
+const DEVICE_LINK = new RegExp(`^(${DEVICE_HOOKS.join("|")})_(\\d+)$`);
 const SERVING = "serving";
 const SERVING_NEXT = "serving_next";
 const KERNEL_NAME_LENGTH = 15;
@@ -71,6 +77,36 @@ export class Pins {
 
   linkPath(hook: Hook): string {
     return path.join(this.folder, "links", hook);
+  }
+
+  /** Where a device's link is pinned. Names of devices may have dots, which bpffs does not take. */
+  deviceLinkPath(hook: DeviceHook, ifindex: number): string {
+    return path.join(this.folder, "links", `${hook}_${ifindex}`);
+  }
+
+  /** The links of devices that are pinned. */
+  get deviceLinks(): { hook: DeviceHook; ifindex: number }[] {
+    return (entries(path.join(this.folder, "links")) ?? []).flatMap((name) => {
+      const [, hook, ifindex] = DEVICE_LINK.exec(name) ?? [];
+      return hook ? [{ hook: hook as DeviceHook, ifindex: Number(ifindex) }] : [];
+    });
+  }
+
+  /** Where a program for devices is pinned; builds are told apart by 16 hexadecimal digits. */
+  programPath(build: string, name: string): string {
+    return path.join(this.folder, `programs_${build}`, name);
+  }
+
+  /** The builds of which programs for devices are pinned. */
+  get programBuilds(): string[] {
+    return this.#numbered(PROGRAMS_FOLDER);
+  }
+
+  /** Removes the programs of one build; where they are attached they stay so. */
+  removePrograms(build: string): void {
+    const folder = path.dirname(this.programPath(build, "svc_xdp"));
+    for (const file of programsIn(folder)) unlinkSync(file);
+    removeIfEmpty(folder);
   }
 
   /** Where readers of an earlier build are pinned, by the id of the svc_sockets that they read. */
@@ -170,9 +206,8 @@ export class Pins {
 
   /** Removes links of ours that this build has no hook for: a newer one had. */
   removeUnknownLinks(): void {
-    const hooks: readonly string[] = HOOKS;
     for (const file of linksIn(path.join(this.folder, "links")))
-      if (!hooks.includes(path.basename(file))) unlinkSync(file);
+      if (!isLinkName(path.basename(file))) unlinkSync(file);
   }
 
   /**
@@ -198,13 +233,14 @@ export class Pins {
     const marks = (entries(this.folder) ?? [])
       .filter((name) => name === SERVING || name === SERVING_NEXT)
       .map((name) => path.join(this.folder, name));
-    return [...folders.flatMap(linksIn), ...folders.flatMap(mapsIn), ...marks];
+    const kinds = [linksIn, programsIn, mapsIn];
+    return [...kinds.flatMap((filesIn) => folders.flatMap(filesIn)), ...marks];
   }
 
   /** The folders of ours that are there. */
   #folders(): string[] {
-    const isOurs = (name: string) =>
-      name === "links" || MAPS_FOLDER.test(name) || READERS_FOLDER.test(name);
+    const patterns = [/^links$/, MAPS_FOLDER, READERS_FOLDER, PROGRAMS_FOLDER];
+    const isOurs = (name: string) => patterns.some((pattern) => pattern.test(name));
     const names = (entries(this.folder) ?? []).filter(isOurs);
     return names.map((name) => path.join(this.folder, name));
   }
@@ -226,11 +262,26 @@ function mapsIn(folder: string): string[] {
   });
 }
 
+/** The programs in a folder that a build of ours has pinned. */
+function programsIn(folder: string): string[] {
+  return files(folder).filter((file) => {
+    if (!path.basename(file).startsWith("svc_")) return false;
+    const program = opened(() => RunningProgram.openPinned(file));
+    program?.close();
+    return program?.name === path.basename(file).slice(0, KERNEL_NAME_LENGTH);
+  });
+}
+
+/** Whether this build has a hook for which a link is called so. */
+function isLinkName(name: string): boolean {
+  const hooks: readonly string[] = HOOKS;
+  return hooks.includes(name) || DEVICE_LINK.test(name);
+}
+
 /** The links in a folder that a build of ours has pinned: for a hook, or with a program of ours. */
 function linksIn(folder: string): string[] {
-  const hooks: readonly string[] = HOOKS;
   return files(folder).filter((file) => {
-    if (hooks.includes(path.basename(file))) return true;
+    if (isLinkName(path.basename(file))) return true;
     const link = opened(() => BpfLink.openPinned(file));
     if (!link) return false;
     const { programId } = link.info;

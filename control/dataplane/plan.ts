@@ -40,6 +40,7 @@ export interface Plan {
   isNew: boolean;
   affinitySeconds: number;
   guard: number;
+  externalLocal: number;
   backends: Map<string, PlannedBackend>;
   /** The tables as they will be; those in `flips` differ from the kernel's. */
   tables: TableWord[];
@@ -71,6 +72,7 @@ export function planService(
       isNew: held === undefined,
       affinitySeconds: row.affinitySeconds,
       guard: guardOf(row.sources),
+      externalLocal: row.externalPolicy === "Local" ? 1 : 0,
       backends,
       tables: tables.words,
       flips: tables.words.flatMap((word, which) =>
@@ -94,10 +96,11 @@ export function isSettled(plan: Plan, maps: Maps): boolean {
   if (plan.isNew || plan.flips.length > 0 || plan.leavingBackends.length > 0) return false;
   if (maps.readAffinity(plan.held.id) !== plan.affinitySeconds) return false;
   if (maps.readGuard(plan.held.id) !== plan.guard) return false;
+  if (maps.readExternalLocal(plan.held.id) !== plan.externalLocal) return false;
   for (const { id, isNew, entry } of plan.backends.values()) {
     if (isNew) return false;
     const actual = maps.readBackend(id);
-    if (actual.listed !== entry.listed || actual.state !== entry.state) return false;
+    if (!sameEntry(actual, entry)) return false;
   }
   return true;
 }
@@ -174,6 +177,7 @@ function planBackends(
         listed: listed[index]!,
         generation: known === undefined ? (generation + 1) >>> 0 || 1 : generation,
         service: held.id,
+        local: backend.local ? 1 : 0,
       },
     });
   });
@@ -251,6 +255,18 @@ function planSources(row: ServiceRow, held: Held, sources: Table): Set<string> {
 function planName(row: ServiceRow): string {
   return bytesToText(
     encodeName({ ...row, protocol: PROTOCOLS[row.protocol], type: SERVICE_TYPES[row.type] }),
+  );
+}
+
+/** What of a backend's entry can change while it is in use. */
+export function sameEntry(
+  actual: BackendEntry,
+  wanted: Pick<BackendEntry, "listed" | "state" | "local">,
+): boolean {
+  return (
+    actual.listed === wanted.listed &&
+    actual.state === wanted.state &&
+    actual.local === wanted.local
   );
 }
 

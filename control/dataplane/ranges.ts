@@ -127,7 +127,7 @@ function canonicalRange(text: string): string {
   return formatRange(address, bits);
 }
 
-function maskOf(bits: number): Uint8Array {
+export function maskOf(bits: number): Uint8Array {
   return Uint8Array.from({ length: 16 }, (_, index) => {
     const kept = Math.min(8, Math.max(0, bits - index * 8));
     return 0xff & (0xff00 >> kept);

@@ -10,6 +10,7 @@ import { Described, isShareable, ownLayouts, readLayouts } from "./described.ts"
 import {
   type Capacities,
   checkLayout,
+  type KernelStorage,
   kernelStorage,
   type LoadedObject,
   loadObject,
@@ -34,7 +35,7 @@ export interface Kernel {
   readonly pins: Pins;
   readonly maps: OpenMaps;
   readonly meta: Meta;
-  readonly storage: Storage;
+  readonly storage: KernelStorage;
   /** Present if programs had to be loaded to create maps; they want to be attached. */
   loaded: LoadedObject | undefined;
   /** The maps of the build that serves until claim(), if it is another. */

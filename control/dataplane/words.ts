@@ -1,6 +1,13 @@
 // The words of the model and the numbers of the kernel for the same things, in both directions.
 // What they mean is the model's business.
-import { backendState, frontendKind, guard, reason, serviceType } from "../../bindings/layout.ts";
+import {
+  backendState,
+  deviceNote,
+  frontendKind,
+  guard,
+  reason,
+  serviceType,
+} from "../../bindings/layout.ts";
 import {
   type AddressRow,
   type BackendState,
@@ -31,6 +38,7 @@ export const SERVICE_TYPES: Readonly<Record<ServiceType, number>> = {
 export const ADDRESS_ACTIONS: Readonly<Record<AddressRow["action"], number>> = {
   refuse: frontendKind.FRONTEND_REFUSE,
   leave: frontendKind.FRONTEND_LEAVE,
+  answer: frontendKind.FRONTEND_VIP,
 };
 
 /** Who may ask the load balancer frontends of a row (semantics §8). */
@@ -45,12 +53,21 @@ export const KIND_WORDS: ReadonlyMap<number, FrontendKind> = inverse(FRONTEND_KI
 export const REASON_WORDS: ReadonlyMap<string, number> = new Map(
   Object.entries(reason)
     .filter(([name]) => name !== "REASON_COUNT")
-    .map(([name, index]) => [name.replace("REASON_", "").toLowerCase(), index]),
+    .map(([name, index]) => [wordOf(name), index]),
+);
+/** The words for why a device is served as it is. */
+export const NOTE_WORDS: ReadonlyMap<number, string> = new Map(
+  Object.entries(deviceNote).map(([name, index]) => [index, wordOf(name)]),
 );
 
 export const ACTION_WORDS: ReadonlyMap<number, AddressRow["action"]> = inverse(ADDRESS_ACTIONS);
 export const TYPE_WORDS: ReadonlyMap<number, ServiceType> = inverse(SERVICE_TYPES);
 export const PROTOCOL_WORDS: ReadonlyMap<number, Protocol> = inverse(PROTOCOLS);
+
+/** An enumerator without its first part, in lower case. */
+function wordOf(name: string): string {
+  return name.slice(name.indexOf("_") + 1).toLowerCase();
+}
 
 function inverse<Word extends string>(numbers: Readonly<Record<Word, number>>): Map<number, Word> {
   return new Map((Object.keys(numbers) as Word[]).map((word) => [numbers[word], word]));

@@ -29,7 +29,7 @@ export interface AddressChanges {
 /**
  * What a Service says about its addresses. One of another proxy is left alone wherever a
  * ServiceCIDR would eat its traffic (§7.6), and so is a load balancer of ours that is to be
- * reached as it is (ipMode Proxy, §3.3).
+ * reached as it is (ipMode Proxy, §3.3). Other external addresses of ours answer pings.
  */
 export function addressClaims(service: ServiceObject): readonly Claim[] {
   const isOurs = isHandled(service);
@@ -40,12 +40,13 @@ export function addressClaims(service: ServiceObject): readonly Claim[] {
   const claims: Claim[] = clusterIPs
     .filter((address) => address !== "")
     .map((address) => ({ service: claimant, row: { address, action }, isClusterIP: true }));
-  const left = isOurs ? ingress.filter(({ ipMode }) => ipMode === "Proxy") : ingress;
-  const others = [...(isOurs ? NONE : externalIPs), ...left.map(({ address }) => address)];
-  for (const address of others) {
-    if (claims.some(({ row }) => row.address === address)) continue;
-    claims.push({ service: claimant, row: { address, action: "leave" }, isClusterIP: false });
-  }
+  const add = (address: string, action: AddressRow["action"]) => {
+    if (claims.some(({ row }) => row.address === address)) return;
+    claims.push({ service: claimant, row: { address, action }, isClusterIP: false });
+  };
+  const external = isOurs ? "answer" : "leave";
+  for (const { address, ipMode } of ingress) add(address, ipMode === "Proxy" ? "leave" : external);
+  for (const address of externalIPs) add(address, external);
   return claims;
 }
 

@@ -118,6 +118,14 @@ export class Cluster {
     return { addresses: this.#context.nodePortAddresses, fromNode };
   }
 
+  /** The addresses that the Node object says are this node's, first the primary ones. */
+  get nodeAddresses(): string[] {
+    const { ipv4, ipv6 } = this.#context.addresses.primary;
+    const named = this.#node?.addresses.map(({ address }) => address) ?? [];
+    const others = named.length > 0 ? named : this.#fallback;
+    return [...new Set([...ipv4, ...ipv6, ...others])];
+  }
+
   /** Tells pods from others, by the configuration and this Node's podCIDRs (§10.8). */
   get detector(): LocalDetector {
     return this.#detector;

@@ -15,6 +15,10 @@ export interface PacketSource {
 export interface LocalDetector {
   /** Whether pods of a family can be told from others at all (§6.4, §10.3). */
   isUsable(family: Family): boolean;
+  /** Where pods are, at most one range of a family; none where their devices tell them. */
+  readonly ranges: readonly AddressRange[];
+  /** Whether their devices tell pods. */
+  readonly isByDevice: boolean;
   /** Whether a pod sent this; always false where the detector is not usable. */
   isPod(packet: PacketSource): boolean;
 }
@@ -23,6 +27,8 @@ export interface LocalDetector {
 function byRange(ranges: readonly AddressRange[]): LocalDetector {
   const ofFamily = (family: Family) => ranges.find((range) => range.family === family);
   return {
+    ranges: [ofFamily(4), ofFamily(6)].filter((range) => range !== undefined),
+    isByDevice: false,
     isUsable: (family) => ofFamily(family) !== undefined,
     isPod: ({ source }) => {
       const range = ofFamily(addressFamily(source));
@@ -33,6 +39,8 @@ function byRange(ranges: readonly AddressRange[]): LocalDetector {
 
 function byDevice(isPodDevice: (name: string) => boolean): LocalDetector {
   return {
+    ranges: [],
+    isByDevice: true,
     isUsable: () => true,
     isPod: ({ device }) => device !== undefined && isPodDevice(device),
   };

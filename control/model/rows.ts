@@ -52,8 +52,11 @@ export interface SourceRow {
 /** What becomes of the ports of an address that no service row captures (semantics §7.5, §7.6). */
 export interface AddressRow {
   address: string;
-  /** "refuse": a cluster IP of ours. "leave": an address of a Service of another proxy. */
-  action: "refuse" | "leave";
+  /**
+   * "refuse": a cluster IP of ours. "leave": an address of a Service of another proxy. "answer": an
+   * external address of ours, whose other ports are left alone (§7.7), but which answers pings.
+   */
+  action: "refuse" | "leave" | "answer";
 }
 
 /** One service port of one family: the unit in which everything is programmed. */

@@ -229,7 +229,7 @@ labTest("an agent whose log's disk is full serves on, and says how much of the l
       await waitFor(() => /\d+ lines of this log are lost/.test(readFileSync(log, "utf8")), {
         what: "the log to go on",
       });
-      t.is(await ask(stage, 2), "pod-b");
+      await waitFor(async () => (await ask(stage, 2)) === "pod-b", { what: "Service 2" });
       await agent.stop();
     } finally {
       spawnSync("umount", [disk]);

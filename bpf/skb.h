@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What TC does to a packet: rewrite it by the kernel's helpers alone, which know partial checksums,
+ * segments and what a device has summed; find its way; send it there. Decides nothing.
+ */
+#ifndef BPFSVC_SKB_H
+#define BPFSVC_SKB_H
+
+#include <stddef.h>
+#include "maps.h"
+#include "packet.h"
+#include "forward.h"
+#include "rewrite.h"
+#include "passage.h"
+
+#define IPV4_CHECK_OFFSET 10
+#define IPV4_TTL_OFFSET	  8
+#define IPV4_DF		  0x4000
+
+/* A byte of the packet, 0 if there is none. */
+static __always_inline __u8 skb_byte(struct __sk_buff *ctx, __u32 offset)
+{
+	__u8 byte = 0;
+
+	bpf_skb_load_bytes(ctx, offset, &byte, 1);
+	return byte;
+}
+
+static __always_inline void skb_rewrite_sctp(struct __sk_buff *ctx, const struct packet *packet,
+					     const struct tuple *wanted)
+{
+	__u32 check, ports = tuple_ports(wanted), offset = packet->transport + SCTP_CHECK_OFFSET;
+
+	if (bpf_skb_load_bytes(ctx, offset, &check, sizeof(check)))
+		return;
+	check ^= crc_difference(tuple_ports(&packet->tuple) ^ ports, transport_bytes(packet));
+	bpf_skb_store_bytes(ctx, packet->transport, &ports, sizeof(ports), BPF_F_RECOMPUTE_CSUM);
+	bpf_skb_store_bytes(ctx, offset, &check, sizeof(check), BPF_F_RECOMPUTE_CSUM);
+}
+
+/* Ports and transport checksum; the checksum's pseudo header has other addresses. */
+static __always_inline void skb_rewrite_transport(struct __sk_buff *ctx,
+						  const struct packet *packet, __u64 addresses,
+						  const struct tuple *wanted)
+{
+	bool is_udp = packet->tuple.protocol == FLOW_UDP;
+	__u32 offset = packet->transport + (is_udp ? UDP_CHECK_OFFSET : TCP_CHECK_OFFSET);
+	__u64 flags = is_udp ? BPF_F_MARK_MANGLED_0 : 0, ports_sum;
+	__u32 ports = tuple_ports(wanted);
+
+	if (packet->tuple.protocol == FLOW_SCTP) {
+		skb_rewrite_sctp(ctx, packet, wanted);
+		return;
+	}
+	bpf_l4_csum_replace(ctx, offset, 0, sum_fold32(addresses), flags | BPF_F_PSEUDO_HDR);
+	if (ports == tuple_ports(&packet->tuple))
+		return;
+	ports_sum = sum_of_ports(&packet->tuple, wanted);
+	bpf_l4_csum_replace(ctx, offset, 0, sum_fold32(ports_sum), flags);
+	bpf_skb_store_bytes(ctx, packet->transport, &ports, sizeof(ports), 0);
+}
+
+/* Addresses; where the packet is routed here, one router more has been passed. */
+static __always_inline void skb_rewrite_network(struct __sk_buff *ctx, const struct packet *packet,
+						__u64 addresses, const struct tuple *wanted,
+						bool routes)
+{
+	__u8 ttl = packet->ttl - 1;
+
+	if (packet->ipv6) {
+		__u32 offset = packet->network + offsetof(struct ipv6hdr, saddr);
+		struct address pair[2] = { wanted->source, wanted->destination };
+
+		/* Without an IP checksum that makes up for it, what a device has summed changes. */
+		bpf_skb_store_bytes(ctx, offset, pair, sizeof(pair), BPF_F_RECOMPUTE_CSUM);
+		if (routes)
+			bpf_skb_store_bytes(ctx,
+					    packet->network + offsetof(struct ipv6hdr, hop_limit),
+					    &ttl, 1, BPF_F_RECOMPUTE_CSUM);
+	} else {
+		__be32 pair[2] = { wanted->source.word[3], wanted->destination.word[3] };
+
+		if (routes)
+			addresses += (__u16)~bpf_htons(0x0100);
+		bpf_l3_csum_replace(ctx, packet->network + IPV4_CHECK_OFFSET, 0,
+				    sum_fold32(addresses), 0);
+		bpf_skb_store_bytes(ctx, packet->network + offsetof(struct iphdr, saddr), pair,
+				    sizeof(pair), 0);
+		if (routes)
+			bpf_skb_store_bytes(ctx, packet->network + IPV4_TTL_OFFSET, &ttl, 1, 0);
+	}
+}
+
+/* A packet becomes what passage->wanted says. Not static, so that the verifier follows it once. */
+__noinline int skb_rewrite(struct __sk_buff *ctx, const struct passage *passage, bool routes)
+{
+	const struct packet *packet;
+	__u64 addresses;
+
+	if (!passage)
+		return 0;
+	packet = &passage->packet;
+	addresses = sum_of_addresses(&packet->tuple, &passage->wanted);
+	if (packet->transport)
+		skb_rewrite_transport(ctx, packet, addresses, &passage->wanted);
+	skb_rewrite_network(ctx, packet, addresses, &passage->wanted, routes);
+	return 0;
+}
+
+/*
+ * Whether a packet is as its IP header says: what the stack would otherwise see to, of a packet
+ * that it does not meet. Not static, so that the verifier follows it once.
+ */
+__noinline int skb_is_sound(struct __sk_buff *ctx, const struct packet *packet)
+{
+	__u32 word[15] = {}, length, first = 0;
+	__u64 sum = 0;
+
+	if (!packet || packet->network + packet->length > ctx->len)
+		return false;
+	if (packet->ipv6)
+		return true;
+	if (bpf_skb_load_bytes(ctx, packet->network, &first, 1))
+		return false;
+	length = (first & 15) * 4;
+	if (length < sizeof(struct iphdr) || length > sizeof(word))
+		return false;
+	if (bpf_skb_load_bytes(ctx, packet->network, word, length))
+		return false;
+#pragma unroll
+	for (int i = 0; i < 15; i++)
+		sum += word[i];
+	return sum_fold(sum) == 0xffff;
+}
+
+/* Bytes of the packet, or of each segment that it will be sent in, from the IP header on. */
+static __always_inline __u32 skb_length(struct __sk_buff *ctx, const struct packet *packet)
+{
+	__u32 header = network_bytes(packet) + UDP_BYTES;
+
+	if (!ctx->gso_size)
+		return packet->length;
+	if (packet->tuple.protocol == FLOW_TCP)
+		header += (skb_byte(ctx, packet->transport + 12) >> 4) * 4 - UDP_BYTES;
+	return header + ctx->gso_size;
+}
+
+/* Whether the packet may not be cut, so that whoever sent it must be told how large is too large.
+ */
+static __always_inline bool skb_is_whole(struct __sk_buff *ctx, const struct packet *packet)
+{
+	__be16 fragment = 0;
+
+	if (packet->ipv6)
+		return true;
+	bpf_skb_load_bytes(ctx, packet->network + offsetof(struct iphdr, frag_off), &fragment,
+			   sizeof(fragment));
+	return fragment & bpf_htons(IPV4_DF);
+}
+
+/* The way of a flow's packets: the row that it keeps, or what the kernel says now. False: none. */
+static __always_inline bool skb_way(struct __sk_buff *ctx, struct flow *flow,
+				    const struct passage *passage, struct way *way)
+{
+	struct hop *hop = hop_lookup(passage->flow.hop);
+
+	if (hop && hop->checked == flow_now()) {
+		way->ifindex = hop->ifindex;
+		way->next = hop->next;
+		way->mtu = hop->mtu;
+		if (hop_lookup(passage->flow.hop) == hop)
+			return true;
+	}
+	if (!fib_find(ctx, passage->ifindex, &passage->wanted, way))
+		return false;
+	if (flow && way->hop != passage->flow.hop)
+		flow->hop = way->hop;
+	return true;
+}
+
+/* Sends the packet to its next hop, whose MAC address the kernel finds out where need be. */
+static __always_inline int skb_send(const struct way *way)
+{
+	struct bpf_redir_neigh next = { .nh_family = AF_INET6 };
+
+	if (address_is_ipv4(&way->next)) {
+		next.nh_family = AF_INET;
+		next.ipv4_nh = way->next.word[3];
+	} else {
+		__builtin_memcpy(next.ipv6_nh, way->next.word, sizeof(next.ipv6_nh));
+	}
+	return bpf_redirect_neigh(way->ifindex, &next, sizeof(next), 0);
+}
+
+#endif

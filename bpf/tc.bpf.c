@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The packet path in the stack: on the way in requests are translated, on the way out replies; what
+ * must not meet the stack is sent on from here. Serves every device, alone or behind xdp.bpf.c, and
+ * every packet, plain or not.
+ */
+#define PROGRAM_CONTEXT __sk_buff
+#include "maps.h"
+
+#include "packet.h"
+#include "balance.h"
+#include "flow.h"
+#include "forward.h"
+#include "rewrite.h"
+#include "passage.h"
+#include "skb.h"
+#include "answer.h"
+#include "unusual.h"
+
+/* Whether any Service or connection may have to do with a packet that leaves. */
+static __always_inline bool leaving_is_ours(const struct tuple *tuple)
+{
+	__u32 filter = filter_lookup(&tuple->destination);
+
+	if (answering_has(&tuple->source, tuple->source_port))
+		return true;
+	if (filter & FILTER_NODE)
+		return false;
+	return filter & (FILTER_FRONTEND | FILTER_WILDCARD) || range_contains(&tuple->destination);
+}
+
+/* A packet without a flow. TC_ACT_OK: it has one now. */
+static __always_inline int begin(struct __sk_buff *ctx, struct passage *passage)
+{
+	if (passage->packet.network)
+		bpf_skb_load_bytes(ctx, 0, passage->mac, sizeof(passage->mac));
+	if (!passage_admit(passage))
+		return TC_ACT_UNSPEC;
+	switch (passage_begin(ctx, passage)) {
+	case VERDICT_FORWARD:
+		return TC_ACT_OK;
+	case VERDICT_REFUSE:
+		refusal_count(&passage->choice);
+		return answer_refuse(ctx, passage);
+	case VERDICT_DROP:
+		refusal_count(&passage->choice);
+		return TC_ACT_SHOT;
+	case VERDICT_RETRY:
+		reason_count(REASON_NO_ROUTE);
+		return TC_ACT_SHOT;
+	}
+	return TC_ACT_UNSPEC;
+}
+
+/* A packet that this node routes, besides translating it: what a router would say to it. */
+static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struct passage *passage)
+{
+	struct complaint complaint = { .ipv4 = ICMP_TIME, .ipv6 = ICMP6_TIME };
+	const struct packet *packet = &passage->packet;
+	struct way way = {};
+
+	if (!passage->leaving && !skb_is_sound(ctx, packet))
+		return TC_ACT_UNSPEC;
+	if (packet->ttl <= 1 && !passage->leaving) {
+		reason_count(REASON_TTL_EXCEEDED);
+		return answer_error(ctx, passage, &complaint);
+	}
+	if (!skb_way(ctx, flow, passage, &way)) {
+		reason_count(REASON_NO_ROUTE);
+		return TC_ACT_SHOT;
+	}
+	if (way.mtu && packet->transport && skb_length(ctx, packet) > way.mtu &&
+	    skb_is_whole(ctx, packet)) {
+		complaint.ipv4 = ICMP_UNREACHABLE | 4 << 8;
+		complaint.ipv6 = ICMP6_TOO_BIG;
+		complaint.mtu = way.mtu;
+		reason_count(REASON_TOO_BIG);
+		return answer_error(ctx, passage, &complaint);
+	}
+	skb_rewrite(ctx, passage, !passage->leaving);
+	return skb_send(&way);
+}
+
+/*
+ * A reply to a process of this node seems to come from the Service: it goes on as if it had come in
+ * by the device that leads there, where a strict reverse path filter (rp_filter) expects it.
+ */
+static __always_inline int deliver(struct __sk_buff *ctx, struct flow *flow,
+				   struct passage *passage)
+{
+	const struct device *device;
+	struct way way = {};
+	struct tuple asked;
+
+	skb_rewrite(ctx, passage, false);
+	tuple_turn(&passage->wanted, &asked);
+	passage->wanted = asked;
+	if (!skb_way(ctx, flow, passage, &way) || way.ifindex == ctx->ifindex)
+		return TC_ACT_UNSPEC;
+	device = device_lookup(way.ifindex);
+	if (!device || !passage->packet.network)
+		return TC_ACT_UNSPEC;
+	bpf_skb_store_bytes(ctx, 0, device->mac, sizeof(device->mac), 0);
+	return bpf_redirect(way.ifindex, BPF_F_INGRESS);
+}
+
+/* What becomes of a packet of TCP, UDP or SCTP. Not static, so that the verifier follows it once.
+ */
+__noinline int translate(struct __sk_buff *ctx, struct passage *passage)
+{
+	const struct node *node = node_get();
+	__u32 now = flow_now();
+	struct flow *flow;
+
+	if (!passage || !node)
+		return TC_ACT_UNSPEC;
+	flow = flow_lookup(&passage->packet.tuple, &passage->flow);
+	if (flow && flow_is_over(&passage->flow, &passage->packet, now)) {
+		flow_end(&passage->flow, passage->flow.lock);
+		flow = NULL;
+	}
+	if (!flow) {
+		int action = begin(ctx, passage);
+
+		if (action != TC_ACT_OK)
+			return action;
+	}
+	if (!passage_may_translate(passage))
+		return TC_ACT_UNSPEC;
+	if (flow)
+		flow_meet(flow, &passage->flow, &passage->packet, now);
+	flow_wanted(&passage->flow, node, &passage->wanted);
+	switch (flow_path(passage->flow.lock)) {
+	case FLOW_STACK:
+		skb_rewrite(ctx, passage, false);
+		return TC_ACT_UNSPEC;
+	case FLOW_NODE:
+		if (!passage->leaving)
+			return deliver(ctx, flow, passage);
+	}
+	return route(ctx, flow, passage);
+}
+
+/* An ICMP message: a ping to one of our addresses, or an error about a packet of ours. */
+static __always_inline int translate_icmp(struct __sk_buff *ctx, struct passage *passage)
+{
+	struct packet *packet = &passage->packet;
+	__u8 type = skb_byte(ctx, packet->transport);
+	struct way way = {};
+	__u32 kind;
+
+	if (type == (packet->ipv6 ? ICMP6_ECHO_REQUEST : ICMP_ECHO_REQUEST))
+		return passage->leaving ? TC_ACT_UNSPEC : echo_answer(ctx, passage);
+	if (!icmp_is_error(packet, type))
+		return TC_ACT_UNSPEC;
+	kind = icmp_translate(ctx, passage);
+	if (kind == FLOW_FREE)
+		return TC_ACT_UNSPEC;
+	if (flow_path(passage->flow.lock) != FLOW_REDIRECT) {
+		skb_rewrite(ctx, passage, false);
+		return TC_ACT_UNSPEC;
+	}
+	if (packet->ttl <= 1 || !fib_find(ctx, passage->ifindex, &passage->wanted, &way)) {
+		reason_count(packet->ttl <= 1 ? REASON_TTL_EXCEEDED : REASON_NO_ROUTE);
+		return TC_ACT_SHOT;
+	}
+	skb_rewrite(ctx, passage, true);
+	return skb_send(&way);
+}
+
+/*
+ * A packet that is not plain. TC_ACT_OK: struct packet says all of it now. Not static, so that the
+ * verifier follows it once.
+ */
+__noinline int translate_unusual(struct __sk_buff *ctx, struct passage *passage)
+{
+	__u32 filter;
+
+	if (!passage)
+		return TC_ACT_UNSPEC;
+	switch (unusual_read(ctx, &passage->packet, ctx->protocol == bpf_htons(ETH_P_IPV6))) {
+	case UNUSUAL_PACKET:
+	case UNUSUAL_FRAGMENT:
+		return TC_ACT_OK;
+	case UNUSUAL_ICMP:
+		return translate_icmp(ctx, passage);
+	case UNUSUAL_LOST:
+		/* Untranslated it would go somewhere else, unless the node itself is meant. */
+		filter = filter_lookup(&passage->packet.tuple.destination);
+		if (passage->leaving || filter & FILTER_NODE || !(filter & FILTER_FRONTEND))
+			return TC_ACT_UNSPEC;
+		reason_count(REASON_FRAGMENT_LOST);
+		return TC_ACT_SHOT;
+	}
+	return TC_ACT_UNSPEC;
+}
+
+/* Reads a packet, whose IP header is `network` bytes from its start, and passes on what is not
+ * ours. */
+static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool leaving)
+{
+	bool ipv6 = ctx->protocol == bpf_htons(ETH_P_IPV6);
+	__u32 wanted = network + sizeof(struct ipv6hdr) + TCP_BYTES;
+	struct passage *passage = passage_get();
+	struct packet *packet;
+
+	/* What has a VLAN's tag is served on the VLAN's own device. */
+	if (!passage || ctx->vlan_present || (!ipv6 && ctx->protocol != bpf_htons(ETH_P_IP)))
+		return TC_ACT_UNSPEC;
+	if (ctx->data + wanted > ctx->data_end)
+		bpf_skb_pull_data(ctx, ctx->len < wanted ? ctx->len : wanted);
+	packet = &passage->packet;
+	packet->network = network;
+	passage->ifindex = ctx->ifindex;
+	passage->leaving = leaving;
+	if (!packet_parse(packet, ipv6, (void *)(long)ctx->data, (void *)(long)ctx->data_end)) {
+		int action = translate_unusual(ctx, passage);
+
+		if (action != TC_ACT_OK)
+			return action;
+	}
+	if (!(leaving ? leaving_is_ours(&packet->tuple) : packet_is_ours(packet)))
+		return TC_ACT_UNSPEC;
+	return translate(ctx, passage);
+}
+
+SEC("tc")
+int svc_tc_ingress(struct __sk_buff *ctx)
+{
+	return handle(ctx, sizeof(struct ethhdr), false);
+}
+
+SEC("tc")
+int svc_tc_egress(struct __sk_buff *ctx)
+{
+	return handle(ctx, sizeof(struct ethhdr), true);
+}
+
+/* For devices without an Ethernet header. */
+SEC("tc")
+int svc_tc_ingress_l3(struct __sk_buff *ctx)
+{
+	return handle(ctx, 0, false);
+}
+
+SEC("tc")
+int svc_tc_egress_l3(struct __sk_buff *ctx)
+{
+	return handle(ctx, 0, true);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Packets that packet.h does not read: with IP options or extension headers, fragments, and ICMP,
+ * which speaks of other packets. TC alone.
+ */
+#ifndef BPFSVC_UNUSUAL_H
+#define BPFSVC_UNUSUAL_H
+
+#include "maps.h"
+#include "packet.h"
+#include "flow.h"
+#include "rewrite.h"
+#include "passage.h"
+#include "skb.h"
+#include "answer.h"
+
+#define MOST_EXTENSIONS 6
+
+#define NEXT_HOP_BY_HOP	 0
+#define NEXT_ROUTING	 43
+#define NEXT_FRAGMENT	 44
+#define NEXT_DESTINATION 60
+
+#define ICMP_ECHO_REPLY	   0
+#define ICMP_QUENCH	   4
+#define ICMP_ECHO_REQUEST  8
+#define ICMP_PARAMETER	   12
+#define ICMP6_PARAMETER	   4
+#define ICMP6_ECHO_REQUEST 128
+#define ICMP6_ECHO_REPLY   129
+#define ICMP_BYTES	   8
+
+/* What a packet is that is not plain. */
+enum unusual {
+	UNUSUAL_OTHER,	  /* nothing that is translated */
+	UNUSUAL_PACKET,	  /* struct packet says all */
+	UNUSUAL_FRAGMENT, /* not the first of its datagram; the ports are those of the first */
+	UNUSUAL_LOST,	  /* the same, but the first has not been seen */
+	UNUSUAL_ICMP,	  /* packet->transport is where its header is */
+};
+
+/* What has been read of the headers in between. */
+struct chain {
+	__be32 id;	 /* of a fragment's datagram */
+	__u16 transport; /* offset of what follows */
+	__u16 offset;	 /* of a fragment, with its flag for more, in host order */
+	__u8 protocol;
+	bool is_fragment;
+};
+
+static __always_inline bool chain_read_ipv4(struct __sk_buff *ctx, struct packet *packet,
+					    struct chain *chain)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(ctx, packet->network, &ip, sizeof(ip)) || ip.version != 4 ||
+	    ip.ihl < 5)
+		return false;
+	packet->ttl = ip.ttl;
+	packet->length = bpf_ntohs(ip.tot_len);
+	address_from_ipv4(&packet->tuple.source, ip.saddr);
+	address_from_ipv4(&packet->tuple.destination, ip.daddr);
+	chain->transport = packet->network + ip.ihl * 4;
+	chain->protocol = ip.protocol;
+	chain->is_fragment = ip.frag_off & bpf_htons(IP_FRAGMENT);
+	chain->offset = bpf_ntohs(ip.frag_off) & 0x1fff;
+	chain->id = (__be32)ip.id;
+	return packet->length >= ip.ihl * 4;
+}
+
+/* Follows extension headers to what they extend; others than these are not understood. */
+static __always_inline bool chain_read_ipv6(struct __sk_buff *ctx, struct packet *packet,
+					    struct chain *chain)
+{
+	struct ipv6hdr ip;
+
+	if (bpf_skb_load_bytes(ctx, packet->network, &ip, sizeof(ip)) || ip.version != 6)
+		return false;
+	packet->ttl = ip.hop_limit;
+	packet->length = bpf_ntohs(ip.payload_len) + sizeof(ip);
+	address_from_words(&packet->tuple.source, ip.saddr.in6_u.u6_addr32);
+	address_from_words(&packet->tuple.destination, ip.daddr.in6_u.u6_addr32);
+	chain->transport = packet->network + sizeof(ip);
+	chain->protocol = ip.nexthdr;
+#pragma nounroll
+	for (__u32 i = 0; i < MOST_EXTENSIONS; i = loop_next(i)) {
+		__u8 next[8];
+
+		if (chain->protocol != NEXT_HOP_BY_HOP && chain->protocol != NEXT_ROUTING &&
+		    chain->protocol != NEXT_FRAGMENT && chain->protocol != NEXT_DESTINATION)
+			return true;
+		if (bpf_skb_load_bytes(ctx, chain->transport, next, sizeof(next)))
+			return false;
+		if (chain->protocol == NEXT_ROUTING && next[3])
+			return false; /* segments are left: the destination is not the last one */
+		if (chain->protocol == NEXT_FRAGMENT) {
+			__u16 offset = next[2] << 8 | next[3];
+
+			chain->is_fragment = offset & ~6;
+			chain->offset = offset >> 3;
+			__builtin_memcpy(&chain->id, next + 4, 4);
+			chain->transport += 8;
+		} else {
+			chain->transport += (next[1] + 1) * 8;
+		}
+		chain->protocol = next[0];
+		if (chain->offset)
+			return true; /* of a later fragment nothing more is there */
+	}
+	return false;
+}
+
+/* Ports and flags of a packet whose transport header is there. */
+static __always_inline bool transport_read(struct __sk_buff *ctx, struct packet *packet)
+{
+	__u8 header[TCP_BYTES] = {};
+	__u32 bytes = packet->tuple.protocol == FLOW_TCP ? TCP_BYTES :
+		      packet->tuple.protocol == FLOW_UDP ? UDP_BYTES :
+							   SCTP_BYTES;
+
+	packet->tcp_flags = 0;
+	if (bpf_skb_load_bytes(ctx, packet->transport, header, UDP_BYTES))
+		return false;
+	if (packet->tuple.protocol == FLOW_TCP) {
+		if (bpf_skb_load_bytes(ctx, packet->transport, header, TCP_BYTES))
+			return false;
+		packet->tcp_flags = header[13];
+	} else if (packet->tuple.protocol == FLOW_SCTP) {
+		if (bpf_skb_load_bytes(ctx, packet->transport, header, SCTP_BYTES))
+			return false;
+		packet->tcp_flags = sctp_flags(header[12]);
+	}
+	__builtin_memcpy(&packet->tuple.source_port, header, 4);
+	return packet->length >= network_bytes(packet) + bytes;
+}
+
+/* The first fragment tells later ones its ports. */
+static __always_inline enum unusual fragment_read(struct __sk_buff *ctx, struct packet *packet,
+						  const struct chain *chain)
+{
+	struct fragment_key key = { .source = packet->tuple.source,
+				    .destination = packet->tuple.destination,
+				    .id = chain->id,
+				    .protocol = chain->protocol };
+	struct fragment ports, *first;
+
+	if (chain->offset) {
+		packet->transport = 0;
+		packet->tcp_flags = 0;
+		first = bpf_map_lookup_elem(&svc_fragments, &key);
+		if (!first)
+			return UNUSUAL_LOST;
+		packet->tuple.source_port = first->source_port;
+		packet->tuple.destination_port = first->destination_port;
+		return UNUSUAL_FRAGMENT;
+	}
+	if (!transport_read(ctx, packet))
+		return UNUSUAL_OTHER;
+	ports.source_port = packet->tuple.source_port;
+	ports.destination_port = packet->tuple.destination_port;
+	bpf_map_update_elem(&svc_fragments, &key, &ports, BPF_ANY);
+	return UNUSUAL_PACKET;
+}
+
+/* Reads a packet that is not plain. Not static, so that the verifier follows it once. */
+__noinline int unusual_read(struct __sk_buff *ctx, struct packet *packet, bool ipv6)
+{
+	struct chain chain = {};
+
+	if (!packet)
+		return UNUSUAL_OTHER;
+	packet->ipv6 = ipv6;
+	if (!(ipv6 ? chain_read_ipv6(ctx, packet, &chain) : chain_read_ipv4(ctx, packet, &chain)))
+		return UNUSUAL_OTHER;
+	packet->transport = chain.transport;
+	packet->tuple.protocol = protocol_from_ip(chain.protocol);
+	if (chain.protocol == (ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		return chain.is_fragment ? UNUSUAL_OTHER : UNUSUAL_ICMP;
+	if (packet->tuple.protocol == FLOW_NO_PROTOCOL)
+		return UNUSUAL_OTHER;
+	if (chain.is_fragment)
+		return fragment_read(ctx, packet, &chain);
+	return transport_read(ctx, packet) ? UNUSUAL_PACKET : UNUSUAL_OTHER;
+}
+
+/*
+ * A ping to an address of ours that no device has is answered here. Where it is one of the node's
+ * own, the kernel does. Not static, so that the verifier follows it once.
+ */
+__noinline int echo_answer(struct __sk_buff *ctx, struct passage *passage)
+{
+	const struct packet *packet;
+	struct frontend_key key = {};
+	__u32 filter, reply;
+	__u64 wildcard;
+
+	if (!passage)
+		return TC_ACT_SHOT;
+	packet = &passage->packet;
+	key.address = packet->tuple.destination;
+	filter = filter_lookup(&key.address);
+	if (filter & FILTER_NODE || !(filter & FILTER_WILDCARD))
+		return TC_ACT_UNSPEC;
+	wildcard = wildcard_lookup(&key);
+	if (frontend_kind(wildcard) != FRONTEND_REFUSE && frontend_kind(wildcard) != FRONTEND_VIP)
+		return TC_ACT_UNSPEC;
+	if (!network_is_plain(packet))
+		return TC_ACT_UNSPEC;
+	if (!answer_allowed())
+		return TC_ACT_SHOT;
+	reply = packet->ipv6 ? ICMP6_ECHO_REPLY : ICMP_ECHO_REPLY;
+	bpf_l4_csum_replace(ctx, packet->transport + 2,
+			    packet->ipv6 ? ICMP6_ECHO_REQUEST : ICMP_ECHO_REQUEST, reply, 2);
+	bpf_skb_store_bytes(ctx, packet->transport, &reply, 1, 0);
+	answer_network(ctx, packet, packet->ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP,
+		       transport_bytes(packet));
+	return answer_send(ctx, passage);
+}
+
+static __always_inline bool icmp_is_error(const struct packet *packet, __u8 type)
+{
+	if (packet->ipv6)
+		return type >= ICMP6_UNREACHABLE && type <= ICMP6_PARAMETER;
+	return type == ICMP_UNREACHABLE || type == ICMP_TIME || type == ICMP_PARAMETER;
+}
+
+/* The packet that an error quotes: its addresses and ports are all that is needed, and there. */
+static __always_inline bool inner_read(struct __sk_buff *ctx, const struct packet *packet,
+				       struct packet *inner)
+{
+	__be32 ports;
+
+	inner->network = packet->transport + ICMP_BYTES;
+	if (packet->ipv6) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(ctx, inner->network, &ip, sizeof(ip)))
+			return false;
+		address_from_words(&inner->tuple.source, ip.saddr.in6_u.u6_addr32);
+		address_from_words(&inner->tuple.destination, ip.daddr.in6_u.u6_addr32);
+		inner->tuple.protocol = protocol_from_ip(ip.nexthdr);
+		inner->transport = inner->network + sizeof(ip);
+	} else {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(ctx, inner->network, &ip, sizeof(ip)) ||
+		    ip.frag_off & bpf_htons(0x1fff))
+			return false;
+		address_from_ipv4(&inner->tuple.source, ip.saddr);
+		address_from_ipv4(&inner->tuple.destination, ip.daddr);
+		inner->tuple.protocol = protocol_from_ip(ip.protocol);
+		inner->transport = inner->network + ip.ihl * 4;
+	}
+	if (inner->tuple.protocol == FLOW_NO_PROTOCOL ||
+	    bpf_skb_load_bytes(ctx, inner->transport, &ports, sizeof(ports)))
+		return false;
+	*(__u32 *)&inner->tuple.source_port = ports;
+	inner->ipv6 = packet->ipv6;
+	return true;
+}
+
+/* What a changed inner packet changes the sum of an ICMP message by, and its own UDP checksum. */
+static __always_inline __u64 inner_rewrite(struct __sk_buff *ctx, const struct packet *inner,
+					   const struct tuple *wanted)
+{
+	__u64 addresses = sum_of_addresses(&inner->tuple, wanted);
+	__u64 ports_sum = sum_of_ports(&inner->tuple, wanted), sum = ports_sum;
+	__u32 ports = tuple_ports(wanted), offset = inner->transport + UDP_CHECK_OFFSET;
+	__u16 check, after;
+
+	bpf_skb_store_bytes(ctx, inner->transport, &ports, sizeof(ports), 0);
+	if (inner->tuple.protocol == FLOW_UDP &&
+	    !bpf_skb_load_bytes(ctx, offset, &check, sizeof(check)) && check) {
+		after = checksum_after(check, addresses + ports_sum);
+		if (!after)
+			after = 0xffff;
+		bpf_skb_store_bytes(ctx, offset, &after, sizeof(after), 0);
+		sum += sum_difference(check, after);
+	}
+	if (inner->ipv6) {
+		struct address pair[2] = { wanted->source, wanted->destination };
+
+		bpf_skb_store_bytes(ctx, inner->network + offsetof(struct ipv6hdr, saddr), pair,
+				    sizeof(pair), 0);
+		return sum + addresses;
+	} else {
+		__be32 pair[2] = { wanted->source.word[3], wanted->destination.word[3] };
+
+		/* Its own checksum makes up for the addresses. */
+		bpf_l3_csum_replace(ctx, inner->network + IPV4_CHECK_OFFSET, 0,
+				    sum_fold32(addresses), 0);
+		bpf_skb_store_bytes(ctx, inner->network + offsetof(struct iphdr, saddr), pair,
+				    sizeof(pair), 0);
+		return sum;
+	}
+}
+
+/*
+ * Translates an ICMP error, whose packet is struct packet, to what its receiver knows: the packet
+ * that it quotes was a translated one, of the flow that packets the other way meet. Returns that
+ * flow's kind and path in passage->flow, and where the error goes in passage->wanted; FLOW_FREE: it
+ * is no flow's. Not static, so that the verifier follows it once.
+ */
+__noinline int icmp_translate(struct __sk_buff *ctx, struct passage *passage)
+{
+	const struct node *node = node_get();
+	struct packet inner = {};
+	struct packet *packet;
+	struct tuple known;
+	__u64 sum, outer;
+	__u32 kind;
+
+	if (!passage || !node)
+		return FLOW_FREE;
+	packet = &passage->packet;
+	if (!inner_read(ctx, packet, &inner))
+		return FLOW_FREE;
+	tuple_turn(&inner.tuple, &known);
+	if (!flow_lookup(&known, &passage->flow))
+		return FLOW_FREE;
+	kind = flow_kind(passage->flow.lock);
+	if (!passage_may_translate(passage))
+		return FLOW_FREE;
+	flow_wanted(&passage->flow, node, &passage->wanted);
+	/* Who reports it: the endpoint seems to be the Service; a router keeps its address, unless
+	 * the report goes on to another node, where such a source would be forged. */
+	if (address_difference(&packet->tuple.source, &known.source) &&
+	    (kind == FLOW_REVERSE || flow_path(passage->flow.lock) == FLOW_STACK))
+		passage->wanted.source = packet->tuple.source;
+	tuple_turn(&passage->wanted, &known);
+	if (kind == FLOW_REVERSE) {
+		known.source = passage->flow.client;
+		known.destination = passage->flow.frontend;
+	} else {
+		known.source = passage->flow.backend;
+		known.destination = *flow_source_address(&passage->flow, passage->flow.lock, node);
+	}
+	sum = inner_rewrite(ctx, &inner, &known);
+	bpf_l4_csum_replace(ctx, packet->transport + 2, 0, sum_fold32(sum), 0);
+	passage->wanted.source_port = packet->tuple.source_port;
+	passage->wanted.destination_port = packet->tuple.destination_port;
+	if (packet->ipv6) {
+		outer = sum_of_addresses(&packet->tuple, &passage->wanted);
+		bpf_l4_csum_replace(ctx, packet->transport + 2, 0, sum_fold32(outer),
+				    BPF_F_PSEUDO_HDR);
+	}
+	packet->transport = 0; /* all but the IP header is done */
+	return kind;
+}
+
+#endif

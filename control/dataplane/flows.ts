@@ -1,0 +1,180 @@
+// Connections that pass through the node, as svc_flows has them: read for people, and taken out when
+// they are over or lead to an endpoint that serves no more (§14). Programs write the table at the
+// same time: a flow is taken out only if its lock is still as it was read (bpf/flow.h).
+import { setImmediate as nextTurn } from "node:timers/promises";
+import {
+  flowKind,
+  flow as flowLayout,
+  flowPath,
+  flowProtocol,
+  flowState,
+  limit,
+  node as nodeLayout,
+} from "../../bindings/layout.ts";
+import { formatAddress } from "../model/address.ts";
+import type { Protocol } from "../model/rows.ts";
+
+/** Flows looked at in one go: about half a millisecond. */
+const CHUNK = 65_536;
+const WORDS = flowLayout.bytes / 4;
+const SEQUENCE_ONE = 1 << limit.FLOW_SEQUENCE_SHIFT;
+const SEQUENCE_MASK = (1 << limit.FLOW_STATE_SHIFT) - SEQUENCE_ONE;
+const BUSY = 1;
+
+const PROTOCOLS: ReadonlyMap<number, Protocol> = new Map([
+  [flowProtocol.FLOW_TCP, "TCP"],
+  [flowProtocol.FLOW_UDP, "UDP"],
+  [flowProtocol.FLOW_SCTP, "SCTP"],
+]);
+const PATHS = new Map([
+  [flowPath.FLOW_STACK, "stack"],
+  [flowPath.FLOW_REDIRECT, "redirect"],
+  [flowPath.FLOW_NODE, "node"],
+  [flowPath.FLOW_TUNNEL, "tunnel"],
+] as const);
+export type FlowPath = typeof PATHS extends Map<number, infer Word> ? Word : never;
+
+/** An address and port. */
+export interface Place {
+  address: string;
+  port: number;
+}
+
+/** One connection. `source` is what the endpoint sees as its client. */
+export interface Flow {
+  protocol: Protocol;
+  client: Place;
+  frontend: Place;
+  backend: Place;
+  source: Place;
+  path: FlowPath;
+  state: "unreplied" | "established" | "closed";
+  idleSeconds: number;
+}
+
+/** Whether an endpoint still serves those who asked a frontend, be it for them alone. */
+export type Serves = (asked: Pick<Flow, "protocol" | "frontend" | "backend">) => boolean;
+
+export class Flows {
+  readonly #view: DataView;
+  /** The same memory, for what programs write at the same time. */
+  readonly #words: Int32Array;
+  readonly #node: Uint8Array;
+  readonly #now: () => bigint;
+
+  /** On svc_flows and svc_node; `now` is CLOCK_MONOTONIC in nanoseconds. */
+  constructor({ flows, node }: { flows: Uint8Array; node: Uint8Array }, now = machineNow) {
+    this.#view = new DataView(flows.buffer, flows.byteOffset, flows.byteLength);
+    this.#words = new Int32Array(flows.buffer, flows.byteOffset, flows.byteLength / 4);
+    this.#node = node;
+    this.#now = now;
+  }
+
+  /** How many flows there is room for: two for each connection. */
+  get capacity(): number {
+    return this.#words.length / WORDS;
+  }
+
+  /** Every connection, by the flow that its client's packets meet. */
+  *list(): Generator<Flow> {
+    for (let number = 0; number < this.capacity; number++) {
+      const lock = this.#lock(number);
+      if (kindOf(lock) === flowKind.FLOW_FORWARD && !(lock & BUSY)) yield this.#read(number, lock);
+    }
+  }
+
+  /**
+   * Takes out what is over and, given `serves`, UDP that leads to an endpoint that does not.
+   * Returns how many flows of each were taken out. Other work goes on in between.
+   */
+  async sweep(serves?: Serves): Promise<{ over: number; stale: number }> {
+    const taken = { over: 0, stale: 0 };
+    for (let from = 0; from < this.capacity; from += CHUNK) {
+      if (from > 0) await nextTurn();
+      const now = this.#units();
+      for (let number = from; number < Math.min(from + CHUNK, this.capacity); number++) {
+        const lock = this.#lock(number);
+        if (kindOf(lock) === flowKind.FLOW_FREE || lock & BUSY) continue;
+        const isOver = this.#idle(number, now) > patienceOf(lock);
+        const isStale = !isOver && serves !== undefined && this.#isStale(number, { lock, serves });
+        if (isOver || isStale) taken[isOver ? "over" : "stale"] += this.#free(number, lock);
+      }
+    }
+    return taken;
+  }
+
+  #isStale(number: number, { lock, serves }: { lock: number; serves: Serves }): boolean {
+    if (protocolOf(lock) !== flowProtocol.FLOW_UDP) return false;
+    return !serves(this.#read(number, lock));
+  }
+
+  #lock(number: number): number {
+    return Atomics.load(this.#words, number * WORDS);
+  }
+
+  /** 1, or 0 if it is another flow's place by now. */
+  #free(number: number, lock: number): number {
+    const next = (lock + SEQUENCE_ONE) & SEQUENCE_MASK;
+    return Atomics.compareExchange(this.#words, number * WORDS, lock, next) === lock ? 1 : 0;
+  }
+
+  #units(): number {
+    return Number((this.#now() >> BigInt(limit.FLOW_CLOCK_SHIFT)) & 0xffffn);
+  }
+
+  #idle(number: number, now: number): number {
+    const at = number * flowLayout.bytes + flowLayout.offset.lastUsed;
+    return (now - this.#view.getUint16(at, true)) & 0xffff;
+  }
+
+  #read(number: number, lock: number): Flow {
+    const row = flowLayout.read(this.#view, number * flowLayout.bytes);
+    const source = (lock >>> limit.FLOW_SOURCE_SHIFT) & (limit.NODE_SOURCES - 1);
+    const client = formatAddress(row.client);
+    return {
+      protocol: PROTOCOLS.get(protocolOf(lock)) ?? "TCP",
+      client: { address: client, port: row.clientPort },
+      frontend: { address: formatAddress(row.frontend), port: row.frontendPort },
+      backend: { address: formatAddress(row.backend), port: row.backendPort },
+      source: { address: source ? this.#source(source) : client, port: row.sourcePort },
+      path: PATHS.get(((lock >>> limit.FLOW_PATH_SHIFT) & 3) as 0)!,
+      state: stateOf(lock),
+      idleSeconds: Math.round(
+        (this.#idle(number, this.#units()) * 2 ** limit.FLOW_CLOCK_SHIFT) / 1e9,
+      ),
+    };
+  }
+
+  #source(index: number): string {
+    const { offset, stride } = nodeLayout;
+    const at = offset.source + index * stride.source;
+    return formatAddress(this.#node.subarray(at, at + stride.source));
+  }
+}
+
+function machineNow(): bigint {
+  return process.hrtime.bigint();
+}
+
+function kindOf(lock: number): number {
+  return (lock >>> limit.FLOW_KIND_SHIFT) & 3;
+}
+
+function protocolOf(lock: number): number {
+  return (lock >>> limit.FLOW_PROTOCOL_SHIFT) & 3;
+}
+
+function stateOf(lock: number): Flow["state"] {
+  const state = lock >>> limit.FLOW_STATE_SHIFT;
+  const both = flowState.FLOW_CLOSED | flowState.FLOW_PEER_CLOSED;
+  if (state & flowState.FLOW_RESET || (state & both) === both) return "closed";
+  return state & flowState.FLOW_REPLIED ? "established" : "unreplied";
+}
+
+/** How long a flow may be without packets, in units of its clock; flow_patience() in flow.h. */
+function patienceOf(lock: number): number {
+  const state = stateOf(lock);
+  if (state === "closed") return limit.FLOW_IDLE_CLOSED;
+  if (state === "unreplied") return limit.FLOW_IDLE_UNREPLIED;
+  return protocolOf(lock) === flowProtocol.FLOW_UDP ? limit.FLOW_IDLE_UDP : limit.FLOW_IDLE_TCP;
+}
