@@ -158,7 +158,11 @@ async function measureSize(bed: Bed): Promise<Samples> {
 
 async function measureEdits(node: LabNode, context: Context): Promise<Samples> {
   context.progress(`manifests of ${MANIFEST_SERVICES} Services`);
-  const manifests = new Manifests({ services: MANIFEST_SERVICES, endpoints: ENDPOINTS });
+  const manifests = new Manifests({
+    services: MANIFEST_SERVICES,
+    endpoints: ENDPOINTS,
+    protocolOf: () => "TCP",
+  });
   const agent = await startAgent(node, ["--manifests", manifests.folder]);
   const probe = Probe.start(node, { cpu: lastCpu(), port: GENERATED_TARGET_PORT });
   const service = { address: serviceAddress(0), port: SERVICE_PORT };

@@ -12,7 +12,8 @@ export interface FrameFields {
   destinationPort: number;
 }
 
-const BYTES = 64;
+/** Of the shortest frame, and of all that are made here. */
+export const FRAME_BYTES = 64;
 const ETHERNET = 14;
 const IPV4 = 20;
 const NUMBERS = { TCP: 6, UDP: 17 } as const;
@@ -20,6 +21,13 @@ const NUMBERS = { TCP: 6, UDP: 17 } as const;
 export const SOURCE_WORD = ETHERNET + 12;
 export const PORT_OFFSET = ETHERNET + IPV4;
 export const CHECKSUM_OFFSET = ETHERNET + 10;
+/** Where the transport header has its own, from its beginning. */
+const TRANSPORT_CHECKSUMS = { TCP: 16, UDP: 6 } as const;
+
+/** Where the checksum of the protocol is in a frame. */
+export function transportChecksum(protocol: FrameFields["protocol"]): number {
+  return ETHERNET + IPV4 + TRANSPORT_CHECKSUMS[protocol];
+}
 
 function parseMac(text: string): number[] {
   return text.split(":").map((byte) => Number.parseInt(byte, 16));
@@ -37,9 +45,9 @@ export function internetChecksum(bytes: Uint8Array): number {
   return ~sum & 0xffff;
 }
 
-/** A frame with these fields. A UDP checksum is left out (0), as IPv4 allows. */
+/** A frame with these fields. */
 export function makeFrame(fields: FrameFields): Uint8Array {
-  const frame = new Uint8Array(BYTES);
+  const frame = new Uint8Array(FRAME_BYTES);
   const view = new DataView(frame.buffer);
   const source = parseIpv4(fields.source);
   const destination = parseIpv4(fields.destination);
@@ -47,7 +55,7 @@ export function makeFrame(fields: FrameFields): Uint8Array {
   frame.set(parseMac(fields.sourceMac), 6);
   view.setUint16(12, 0x0800);
   view.setUint16(ETHERNET, 0x4500);
-  view.setUint16(ETHERNET + 2, BYTES - ETHERNET);
+  view.setUint16(ETHERNET + 2, FRAME_BYTES - ETHERNET);
   view.setUint16(ETHERNET + 6, 0x4000);
   frame[ETHERNET + 8] = 64;
   frame[ETHERNET + 9] = NUMBERS[fields.protocol];
@@ -62,8 +70,9 @@ export function makeFrame(fields: FrameFields): Uint8Array {
   else {
     body.setUint16(12, 0x5010);
     body.setUint16(14, 0xffff);
-    const pseudo = [...source, ...destination, 0, NUMBERS.TCP, 0, transport.length];
-    body.setUint16(16, internetChecksum(Uint8Array.from([...pseudo, ...transport])));
   }
+  const pseudo = [...source, ...destination, 0, NUMBERS[fields.protocol], 0, transport.length];
+  const checksum = internetChecksum(Uint8Array.from([...pseudo, ...transport]));
+  body.setUint16(TRANSPORT_CHECKSUMS[fields.protocol], checksum || 0xffff);
   return frame;
 }

@@ -3,33 +3,51 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { BpfObject, type Program } from "../bindings/object.ts";
-import { CHECKSUM_OFFSET, PORT_OFFSET, SOURCE_WORD } from "./frame.ts";
+import {
+  CHECKSUM_OFFSET,
+  FRAME_BYTES,
+  type FrameFields,
+  makeFrame,
+  PORT_OFFSET,
+  SOURCE_WORD,
+  transportChecksum,
+} from "./frame.ts";
 
 const OBJECT = path.join(import.meta.dirname, "testdata/frames.bpf.o");
 
+/** As in enum sink_word. */
+const [SINK_COUNT, SINK_REFLECTS, SINK_WORDS] = [0, 1, 2];
+
 export interface FramesOptions {
-  frame: Uint8Array;
+  /** What frames are; those who only take frames in have no use for it. */
+  fields?: FrameFields;
   /** A power of two. */
   flows?: number;
   /** The index of the device that redirected frames leave by. */
   device?: number;
 }
 
-/** The programs, for one frame. */
+/** The programs, for frames of the same fields but for who sends them. */
 export class Frames {
   readonly #object: BpfObject;
   readonly #frame: Uint8Array;
+  readonly #words: BigUint64Array;
 
-  constructor({ frame, flows = 1, device = 0 }: FramesOptions) {
-    this.#frame = frame;
+  constructor({ fields, flows = 1, device = 0 }: FramesOptions = {}) {
+    this.#frame = fields ? makeFrame(fields) : new Uint8Array(FRAME_BYTES);
     this.#object = BpfObject.open(OBJECT);
-    this.#object.setRodata("header", frame.slice(0, 64));
+    this.#object.setRodata("header", this.#frame.slice());
     this.#object.setRodata("flow_mask", flows - 1);
     this.#object.setRodata("source_word", SOURCE_WORD);
     this.#object.setRodata("port_offset", PORT_OFFSET);
-    this.#object.setRodata("checksum_offset", CHECKSUM_OFFSET);
+    this.#object.setRodata("network_checksum", CHECKSUM_OFFSET);
+    if (fields) this.#object.setRodata("transport_checksum", transportChecksum(fields.protocol));
     this.#object.setRodata("device", device);
     this.#object.load();
+    const map = this.#object.map("sink").toMap();
+    const bytes = map.mmap();
+    map.close();
+    this.#words = new BigUint64Array(bytes.buffer, bytes.byteOffset, SINK_WORDS);
   }
 
   /** One of the file's own programs. */
@@ -55,12 +73,18 @@ export class Frames {
     throw new Error(`${program.name} ended with verdict ${run.verdict}, wanted was ${verdict}`);
   }
 
-  /** How many frames have come to "sink", by a function that looks. */
-  counter(): () => number {
-    const map = this.#object.map("counted").toMap();
-    const bytes = map.mmap({ readOnly: true });
-    const words = new BigUint64Array(bytes.buffer, bytes.byteOffset, 1);
-    return () => Number(Atomics.load(words, 0));
+  /** The same for one of the file's own programs that leaves frames as they are. */
+  timeAlone(name: "tx" | "pass", { repeat }: { repeat: number }): number {
+    return this.program(name).testPacket({ data: this.#frame, repeat }).durationNs;
+  }
+
+  /** How many frames have come to "sink", which either drops them or sends them back. */
+  get sunk(): number {
+    return Number(Atomics.load(this.#words, SINK_COUNT));
+  }
+
+  set reflects(value: boolean) {
+    Atomics.store(this.#words, SINK_REFLECTS, value ? 1n : 0n);
   }
 
   /** Pins one of the programs, for those who take it from a file. */

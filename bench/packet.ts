@@ -3,7 +3,7 @@
 // programs of the packet path join in PATHS, each with the frame that takes that path.
 import type { Program } from "../bindings/object.ts";
 import type { Bench, Context, Figure, Goal, Measured } from "./bench.ts";
-import { makeFrame } from "./frame.ts";
+import type { FrameFields } from "./frame.ts";
 import { Frames, isJited, VERDICTS } from "./frames.ts";
 import { type Case, figure, interleave, of, type Samples } from "./rounds.ts";
 import { differences, ratios } from "./statistics.ts";
@@ -13,7 +13,7 @@ const TRIES = 6;
 /** A run of a few milliseconds. */
 const REPEAT = 100_000;
 
-const FRAME = makeFrame({
+const FIELDS: FrameFields = {
   destinationMac: "02:00:00:00:00:02",
   sourceMac: "02:00:00:00:00:01",
   source: "203.0.113.10",
@@ -21,7 +21,7 @@ const FRAME = makeFrame({
   protocol: "TCP",
   sourcePort: 40_000,
   destinationPort: 80,
-});
+};
 
 /** A way through a program. */
 interface Path {
@@ -74,12 +74,11 @@ function readFigures(samples: Samples, paths: readonly Path[]): Figure[] {
 }
 
 async function run(context: Context): Promise<Measured> {
-  const frames = new Frames({ frame: FRAME });
+  const frames = new Frames({ fields: FIELDS });
   try {
     const paths = makePaths(frames);
-    const alone = frames.program("tx");
     const cases: Case[] = [
-      async () => ({ [ALONE]: alone.testPacket({ data: FRAME, repeat: REPEAT }).durationNs }),
+      async () => ({ [ALONE]: frames.timeAlone("tx", { repeat: REPEAT }) }),
       ...paths.map(makeCase),
     ];
     const samples = await interleave(cases, { usual: ROUNDS, tries: TRIES, context });

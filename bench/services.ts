@@ -80,23 +80,31 @@ export function* makeRows(shape: Shape): Generator<ServiceRow> {
   }
 }
 
+export interface Manifested {
+  protocol: Protocol;
+  endpoints: readonly string[];
+  /** Its port on every node; by default it has none. */
+  nodePort?: number | undefined;
+}
+
 /** The Service and EndpointSlice of this number as a manifest in JSON, with these endpoints. */
 export function makeManifest(
   service: number,
-  { protocol, endpoints }: { protocol: Protocol; endpoints: readonly string[] },
+  { protocol, endpoints, nodePort }: Manifested,
 ): string {
   const name = serviceName(service);
+  const port = { protocol, port: SERVICE_PORT, targetPort: ENDPOINT_PORT };
   const objects = [
     {
       apiVersion: "v1",
       kind: "Service",
       metadata: { name, namespace: "bench", uid: name },
       spec: {
-        type: "ClusterIP",
+        type: nodePort === undefined ? "ClusterIP" : "NodePort",
         clusterIP: serviceAddress(service),
         clusterIPs: [serviceAddress(service)],
         ipFamilies: ["IPv4"],
-        ports: [{ protocol, port: SERVICE_PORT, targetPort: ENDPOINT_PORT }],
+        ports: [nodePort === undefined ? port : { ...port, nodePort }],
       },
     },
     {
@@ -112,4 +120,10 @@ export function makeManifest(
     },
   ];
   return JSON.stringify({ apiVersion: "v1", kind: "List", items: objects });
+}
+
+/** A Node with this address as a manifest in JSON. */
+export function makeNodeManifest({ name, address }: { name: string; address: string }): string {
+  const status = { addresses: [{ type: "InternalIP", address }] };
+  return JSON.stringify({ apiVersion: "v1", kind: "Node", metadata: { name }, status });
 }

@@ -14,14 +14,16 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#define HEADER_WORDS 8 /* 64 bytes, the shortest frame: what lies behind them is never touched */
+#define HEADER_WORDS 8	/* 64 bytes, the shortest frame: what lies behind them is never touched */
+#define LAST_WORD    60 /* where the last 4 bytes of them begin */
 
 const volatile __u64 header[HEADER_WORDS];
-const volatile __u32 flow_mask;	      /* a power of two of flows, minus one */
-const volatile __u32 source_word;     /* where the client's address ends: the last 4 bytes of it */
-const volatile __u32 port_offset;     /* and where its port is */
-const volatile __u32 checksum_offset; /* where the IPv4 header's checksum is; 0: there is none */
-const volatile __u32 device;	      /* where redirected frames leave */
+const volatile __u32 flow_mask;	       /* a power of two of flows, minus one */
+const volatile __u32 source_word;      /* where the client's address ends: the last 4 bytes of it */
+const volatile __u32 port_offset;      /* and where its port is */
+const volatile __u32 network_checksum; /* where that of the IPv4 header is; 0: there is none */
+const volatile __u32 transport_checksum; /* where that of TCP or UDP is; 0: there is none */
+const volatile __u32 device;		 /* where redirected frames leave */
 
 __u32 turn;
 
@@ -32,13 +34,20 @@ struct {
 	__type(value, __u32);
 } tested SEC(".maps");
 
+/* How many frames came to "sink", and whether it sends them back: two words. */
+enum sink_word {
+	SINK_COUNT,
+	SINK_REFLECTS,
+	SINK_WORDS,
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
+	__uint(max_entries, SINK_WORDS);
 	__type(key, __u32);
 	__type(value, __u64);
-} counted SEC(".maps");
+} sink SEC(".maps");
 
 /* The flow of this run: all of them in turn, no two neighbours after each other. */
 static __always_inline __u32 flow_next(void)
@@ -46,23 +55,26 @@ static __always_inline __u32 flow_next(void)
 	return turn++ * 0x9e3779b1 >> 4 & flow_mask;
 }
 
-/* The client's address plus a number: the stack, unlike a balancer, looks at the checksum. */
-static __always_inline void source_add(void *data, __u32 number)
+/* What a checksum becomes when words of its sum have grown by a number (RFC 1624). */
+static __always_inline void checksum_add(void *data, __u32 offset, __u32 number)
 {
-	__be32 *source = data + source_word;
-	__be16 *checksum = data + checksum_offset;
+	__be16 *checksum = data + offset;
 	__u32 sum;
 
-	*source = bpf_htonl(bpf_ntohl(*source) + number);
-	if (!checksum_offset)
+	if (!offset || offset > LAST_WORD)
 		return;
 	sum = (__u16)~bpf_ntohs(*checksum) + number;
+	sum = (__u16)sum + (sum >> 16);
 	*checksum = bpf_htons(~(sum + (sum >> 16)));
 }
 
-/* Writes the whole header, and the client of a flow: 32,768 ports of each of some addresses. */
+/*
+ * Writes the whole header, and the client of a flow: 32,768 ports of each of some addresses. What
+ * looks at checksums, as the stack does, finds them right.
+ */
 static __always_inline int frame_write(void *data, void *end, __u32 flow)
 {
+	__u32 address = flow >> 15, port = flow & 0x7fff;
 	__u64 *word = data;
 
 	if (data + HEADER_WORDS * sizeof(*word) > end)
@@ -70,10 +82,14 @@ static __always_inline int frame_write(void *data, void *end, __u32 flow)
 #pragma unroll
 	for (int i = 0; i < HEADER_WORDS; i++)
 		word[i] = header[i];
-	if (source_word > 60 || port_offset > 60 || checksum_offset > 60)
+	if (source_word > LAST_WORD || port_offset > LAST_WORD)
 		return -1;
-	source_add(data, flow >> 15);
-	*(__be16 *)(data + port_offset) = bpf_htons(1024 + (flow & 0x7fff));
+	*(__be32 *)(data + source_word) =
+		bpf_htonl(bpf_ntohl(*(__be32 *)(data + source_word)) + address);
+	*(__be16 *)(data + port_offset) =
+		bpf_htons(bpf_ntohs(*(__be16 *)(data + port_offset)) + port);
+	checksum_add(data, network_checksum, address);
+	checksum_add(data, transport_checksum, address + port);
 	return 0;
 }
 
@@ -136,21 +152,47 @@ int svc_forward(struct xdp_md *ctx)
 	return bpf_redirect(device, 0);
 }
 
-static __always_inline void count(void)
+static __always_inline __u64 *sink_word(__u32 word)
 {
-	__u32 index = 0;
-	__u64 *value = bpf_map_lookup_elem(&counted, &index);
-
-	/* One CPU does all the work of a measurement. */
-	if (value)
-		(*value)++;
+	return bpf_map_lookup_elem(&sink, &word);
 }
 
+/* Who sent it gets it back: addresses and ports change sides, which no checksum notices. */
+static __always_inline int reflect(void *data, void *end)
+{
+	struct ethhdr *ethernet = data;
+	struct iphdr *ip = (void *)(ethernet + 1);
+	__be16 *ports = (void *)(ip + 1), port;
+	__u8 address[ETH_ALEN];
+	__be32 source;
+
+	if ((void *)(ports + 2) > end)
+		return XDP_ABORTED;
+	__builtin_memcpy(address, ethernet->h_dest, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_dest, ethernet->h_source, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_source, address, ETH_ALEN);
+	source = ip->saddr;
+	ip->saddr = ip->daddr;
+	ip->daddr = source;
+	port = ports[0];
+	ports[0] = ports[1];
+	ports[1] = port;
+	return XDP_TX;
+}
+
+/* One CPU does all the work of a measurement: nothing is counted twice at a time. */
 SEC("xdp.frags")
 int svc_sink(struct xdp_md *ctx)
 {
-	count();
-	return XDP_DROP;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 *count = sink_word(SINK_COUNT), *reflects = sink_word(SINK_REFLECTS);
+	struct ethhdr *ethernet = data;
+
+	if (!count || !reflects || (void *)(ethernet + 1) > end ||
+	    ethernet->h_proto != bpf_htons(ETH_P_IP))
+		return XDP_PASS;
+	(*count)++;
+	return *reflects ? reflect(data, end) : XDP_DROP;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
