@@ -22,7 +22,7 @@ const SHAPE: Shape = {
 const FLOWS = [1, 65_536] as const;
 const ROUNDS = 12;
 const TRIES = 5;
-const PACKETS = { usual: 40_000, quick: 10_000 } as const;
+const PACKETS = { usual: 20_000, quick: 10_000 } as const;
 /** Until every flow is known: their order is drawn. */
 const WARM_UP = { usual: 400_000, quick: 10_000 } as const;
 /** A bed that loses packets measures how quickly. */
