@@ -6,7 +6,7 @@ import type { Bench, Context, Figure, Measured } from "./bench.ts";
 import { cpuMs, startAgent } from "./commands.ts";
 import { Manifests } from "./manifests.ts";
 import { type Case, figure, interleave, of, type Samples } from "./rounds.ts";
-import { serviceName } from "./services.ts";
+import { alternating, serviceName } from "./services.ts";
 import { ratios } from "./statistics.ts";
 
 const SIZES = { small: 100, large: 10_000 } as const;
@@ -81,7 +81,7 @@ async function measure(lab: Lab, context: Context): Promise<Measured> {
     for (const [name, services] of Object.entries(SIZES)) {
       context.progress(`an agent with ${services} Services × ${ENDPOINTS} endpoints`);
       const node = lab.nodes[name]!;
-      const folder = new Manifests({ services, endpoints: ENDPOINTS });
+      const folder = new Manifests({ services, endpoints: ENDPOINTS, protocolOf: alternating });
       manifests.push(folder);
       const { pid } = await startAgent(node, [
         ...["--manifests", folder.folder],
@@ -92,11 +92,7 @@ async function measure(lab: Lab, context: Context): Promise<Measured> {
     }
     const cases = agents.map((agent) => timePage(agent, "/metrics"));
     cases.push(timePage(agents.find(({ name }) => name === "large")!, "/healthz"));
-    const count = context.rounds(ROUNDS);
-    const samples = await interleave(cases, {
-      count,
-      progress: (round) => context.progress(`round ${round + 1} of ${count}`),
-    });
+    const samples = await interleave(cases, { usual: ROUNDS, context });
     const status = await readFile(`/proc/${agents.at(-1)!.pid}/status`, "utf8");
     const threads = /^Threads:\s+(\d+)/m.exec(status)?.[1];
     const notes = [
