@@ -817,8 +817,6 @@ export const slotPair = {
 export interface SocketRecords {
   count: number;
   clock: number;
-  found: number;
-  left: number;
 }
 
 /** struct socket_records */
@@ -827,8 +825,6 @@ export const socketRecords = {
   offset: {
     count: 4,
     clock: 8,
-    found: 12,
-    left: 14,
     record: 16,
   },
   stride: {
@@ -838,23 +834,18 @@ export const socketRecords = {
     return {
       count: view.getUint32(at + 4, true),
       clock: view.getUint32(at + 8, true),
-      found: view.getUint16(at + 12, true),
-      left: view.getUint16(at + 14, true),
     };
   },
   write(view: DataView, at: number, value: SocketRecords): void {
     view.setUint32(at + 4, value.count, true);
     view.setUint32(at + 8, value.clock, true);
-    view.setUint16(at + 12, value.found, true);
-    view.setUint16(at + 14, value.left, true);
+    writeZeros(view, at + 12, 4);
   },
 } as const;
 
 export interface SocketRecordsMore {
   count: number;
   next: number;
-  found: number;
-  left: number;
 }
 
 /** struct socket_records_more */
@@ -863,8 +854,6 @@ export const socketRecordsMore = {
   offset: {
     count: 4,
     next: 8,
-    found: 12,
-    left: 14,
     record: 16,
   },
   stride: {
@@ -874,15 +863,12 @@ export const socketRecordsMore = {
     return {
       count: view.getUint32(at + 4, true),
       next: view.getUint32(at + 8, true),
-      found: view.getUint16(at + 12, true),
-      left: view.getUint16(at + 14, true),
     };
   },
   write(view: DataView, at: number, value: SocketRecordsMore): void {
     view.setUint32(at + 4, value.count, true);
     view.setUint32(at + 8, value.next, true);
-    view.setUint16(at + 12, value.found, true);
-    view.setUint16(at + 14, value.left, true);
+    writeZeros(view, at + 12, 4);
   },
 } as const;
 
@@ -1269,4 +1255,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x6eb67f68a411fddfn;
+export const layoutHash = 0xa4b80eedbf453a53n;

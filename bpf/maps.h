@@ -277,8 +277,7 @@ struct socket_records {
 	struct bpf_spin_lock lock;
 	__u32 count; /* records in use, from the first on */
 	__u32 clock; /* advances with every use */
-	__u16 found; /* scratch of whoever holds the lock, as is left */
-	__u16 left;
+	__u32 reserved;
 	struct record record[SOCKET_RECORDS];
 };
 
@@ -286,8 +285,7 @@ struct socket_records_more {
 	struct bpf_spin_lock lock;
 	__u32 count;
 	__u32 next; /* the record to replace when all are in use */
-	__u16 found;
-	__u16 left;
+	__u32 reserved;
 	struct record record[SOCKET_RECORDS_MORE];
 };
 /* With the kernel's own 100 bytes or so: what Linux 7 allocates without locks. */

@@ -171,7 +171,7 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 {
 	bool udp = ctx->protocol == IPPROTO_UDP;
 	struct request request = { .context = ctx };
-	struct choice choice;
+	struct choice choice = {};
 	enum verdict verdict;
 	__u64 frontend;
 
@@ -205,12 +205,11 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 /* The way back: an endpoint's address becomes the Service address that this socket asked. */
 static __always_inline int translate_back(struct bpf_sock_addr *ctx, bool ipv6)
 {
-	__u64 cookie = bpf_get_socket_cookie(ctx);
 	struct address sender;
 	struct reply reply = {};
 
 	peer_get(ctx, ipv6, &sender);
-	if (socket_reply(ctx->sk, cookie, &sender, ctx->user_port, &reply))
+	if (socket_reply(ctx, &sender, ctx->user_port, &reply))
 		peer_set(ctx, ipv6, &reply.address, reply.port);
 	return 1;
 }

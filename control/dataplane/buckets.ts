@@ -11,21 +11,39 @@ const VALUE_BYTES = 8;
 const PLACES = limit.FRONTEND_PLACES;
 const WORDS = frontendBucket.bytes / VALUE_BYTES;
 
-/** The entries of a mapped svc_frontends, one at a time. */
-export function* bucketEntries(
-  bytes: Uint8Array,
-): Generator<{ keys: Uint8Array; values: Uint8Array; count: number; place: number }> {
-  const words = new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / VALUE_BYTES);
+/** Entries of svc_frontends, their keys and values end to end, and where each is. */
+export interface BucketEntries {
+  keys: Uint8Array;
+  values: Uint8Array;
+  count: number;
+  places: readonly number[];
+}
+
+/** A copy of all entries of a mapped svc_frontends, as of no one moment. */
+export function bucketEntries(bytes: Uint8Array): BucketEntries {
+  const places = usedPlaces(bytes);
+  const count = places.length;
+  const keys = new Uint8Array(count * KEY_BYTES);
+  const values = new Uint8Array(count * VALUE_BYTES);
+  for (let index = 0; index < count; index++) {
+    const place = places[index]!;
+    const value = wordIndex(place) * VALUE_BYTES;
+    const key = keyOffset(place);
+    for (let at = 0; at < VALUE_BYTES; at++) values[index * VALUE_BYTES + at] = bytes[value + at]!;
+    for (let at = 0; at < KEY_BYTES; at++) keys[index * KEY_BYTES + at] = bytes[key + at]!;
+  }
+  return { keys, values, count, places };
+}
+
+function usedPlaces(bytes: Uint8Array): number[] {
   const halves = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-  for (let bucket = 0; bucket * WORDS < words.length; bucket++)
+  const places: number[] = [];
+  for (let bucket = 0; bucket * WORDS * 2 < halves.length; bucket++)
     for (let index = 0; index < PLACES; index++) {
-      const at = bucket * WORDS + index;
-      if (halves[2 * at] === 0 && halves[2 * at + 1] === 0) continue;
-      const place = bucket * PLACES + index;
-      const key = keyOffset(place);
-      const values = new Uint8Array(BigUint64Array.of(Atomics.load(words, at)).buffer);
-      yield { keys: bytes.slice(key, key + KEY_BYTES), values, count: 1, place };
+      const at = (bucket * WORDS + index) * 2;
+      if (halves[at] !== 0 || halves[at + 1] !== 0) places.push(bucket * PLACES + index);
     }
+  return places;
 }
 
 function keyOffset(place: number): number {
@@ -67,7 +85,12 @@ export class BucketStore implements HashStore {
     this.#halves = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
     this.#overflow = overflow;
     this.maxEntries = overflow.maxEntries;
-    for (const { keys, place } of bucketEntries(bytes)) this.#places.set(bytesToText(keys), place);
+    const { keys, places } = bucketEntries(bytes);
+    for (const [index, place] of places.entries())
+      this.#places.set(
+        bytesToText(keys.subarray(index * KEY_BYTES, (index + 1) * KEY_BYTES)),
+        place,
+      );
     this.#countOverflow();
     this.#filter = new Filter(filter, this.#keys());
   }
@@ -120,7 +143,8 @@ export class BucketStore implements HashStore {
   }
 
   *entries(): Generator<{ keys: Uint8Array; values: Uint8Array; count: number }> {
-    yield* bucketEntries(this.#bytes);
+    const entries = bucketEntries(this.#bytes);
+    if (entries.count > 0) yield entries;
     yield* this.#overflow.entries();
   }
 

@@ -7,6 +7,7 @@ const POSITIONS = limit.FILTER_POSITIONS;
 const POSITION_BITS = 4;
 const POSITION_MASK = 0xfn;
 const WORD_BYTES = 8;
+const HALF_BYTES = 4;
 /** The bits of all positions that say FILTER_NODE. */
 const NODE_BITS = 0x1111111111111111n * BigInt(limit.FILTER_NODE);
 /** The bits of all positions that are not those of frontends and wildcards. */
@@ -24,6 +25,8 @@ export function filterBits(words: BigUint64Array, address: Uint8Array): number {
 
 export class Filter {
   readonly #words: BigUint64Array;
+  /** The same memory. */
+  readonly #halves: Int32Array;
   /** Keys by the number of the bit that stands for them. */
   readonly #counts = new Map<number, number>();
 
@@ -33,6 +36,7 @@ export class Filter {
    */
   constructor(bytes: Uint8Array, keys: Iterable<Uint8Array>) {
     this.#words = wordsOf(bytes);
+    this.#halves = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / HALF_BYTES);
     const wanted = new BigUint64Array(this.#words.length);
     for (const key of keys) {
       const bit = this.#bitOf(key);
@@ -57,8 +61,10 @@ export class Filter {
   /** To be called before an endpoint at this address (16 bytes) is written. */
   markEndpoint(address: Uint8Array): void {
     const bit = bitOf(this.#words, address, limit.FILTER_ENDPOINT);
-    const word = wordOf(bit);
-    if (!(this.#words[word]! & maskOf(bit))) Atomics.or(this.#words, word, maskOf(bit));
+    // Halves of a word, and so no bigints: endpoints are many.
+    const half = bit >>> 5;
+    const mask = 1 << (bit & 31);
+    if (!(this.#halves[half]! & mask)) Atomics.or(this.#halves, half, mask);
   }
 
   /** To be called once a key that was added is gone. */

@@ -7,13 +7,13 @@ const BATCH = 4096;
 
 /** Bytes as a string of one character a byte: usable as a Map key. */
 export function bytesToText(bytes: Uint8Array): string {
-  return String.fromCharCode(...bytes);
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
 }
 
-/** The inverse of bytesToText(). */
+/** The inverse of bytesToText(), in memory of its own. */
 export function textToBytes(text: string): Uint8Array {
   const bytes = new Uint8Array(text.length);
-  for (let index = 0; index < text.length; index++) bytes[index] = text.charCodeAt(index);
+  Buffer.from(bytes.buffer).write(text, "latin1");
   return bytes;
 }
 
