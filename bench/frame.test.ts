@@ -1,5 +1,5 @@
 import test from "ava";
-import { internetChecksum, makeFrame, transportChecksum } from "./frame.ts";
+import { internetChecksum, makeFrame, offsetsOf } from "./frame.ts";
 
 const fields = {
   destinationMac: "02:00:00:00:00:02",
@@ -23,7 +23,7 @@ for (const protocol of ["TCP", "UDP"] as const)
     const pseudo = [...frame.subarray(26, 34), 0, frame[23]!, 0, 30];
     t.is(internetChecksum(Uint8Array.from([...pseudo, ...frame.subarray(34)])), 0);
     const view = new DataView(frame.buffer);
-    view.setUint16(transportChecksum(protocol), 0);
+    view.setUint16(offsetsOf({ ...fields, protocol }).transportChecksum, 0);
     t.is(internetChecksum(Uint8Array.from([...pseudo, ...frame.subarray(34)])) > 0, true);
   });
 
@@ -37,4 +37,29 @@ test("fields lie where programs look for them", (t) => {
   t.is(view.getUint16(34), 40_000);
   t.is(view.getUint16(36), 30_080);
   t.is(view.getUint16(38), 30);
+});
+
+test("a packet of IPv6 sums up to nothing, and its words are the ends of its addresses", (t) => {
+  const wide = { ...fields, source: "2001:db8::a:b", destination: "fd00::c:d", protocol: "TCP" };
+  const frame = makeFrame({ ...wide, protocol: "TCP" });
+  t.is(frame.length, 80);
+  const pseudo = [...frame.subarray(22, 54), 0, 6, 0, 26];
+  t.is(internetChecksum(Uint8Array.from([...pseudo, ...frame.subarray(54)])), 0);
+  const view = new DataView(frame.buffer);
+  const offsets = offsetsOf({ ...wide, protocol: "TCP" });
+  t.is(view.getUint32(offsets.sourceWord), 0x000a000b);
+  t.is(view.getUint32(offsets.destinationWord), 0x000c000d);
+  t.is(view.getUint16(offsets.port), 40_000);
+  t.is(offsets.networkChecksum, 0);
+});
+
+test("the first fragment says that more follow, the last one has no ports", (t) => {
+  const [first, last] = (["first", "last"] as const).map(
+    (fragment) => new DataView(makeFrame({ ...fields, protocol: "UDP", fragment }).buffer),
+  );
+  t.is(first!.getUint16(20), 0x2000);
+  t.is(last!.getUint16(20), 0x0010);
+  t.is(first!.getUint16(18), last!.getUint16(18));
+  t.is(first!.getUint16(34), 40_000);
+  t.is(last!.getUint16(34), 0);
 });

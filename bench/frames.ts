@@ -3,28 +3,44 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { BpfObject, type Program } from "../bindings/object.ts";
-import {
-  CHECKSUM_OFFSET,
-  FRAME_BYTES,
-  type FrameFields,
-  makeFrame,
-  PORT_OFFSET,
-  SOURCE_WORD,
-  transportChecksum,
-} from "./frame.ts";
+import { type FrameFields, MOST_FRAME_BYTES, makeFrame, offsetsOf } from "./frame.ts";
 
 const OBJECT = path.join(import.meta.dirname, "testdata/frames.bpf.o");
 
 /** As in enum sink_word. */
 const [SINK_COUNT, SINK_REFLECTS, SINK_WORDS] = [0, 1, 2];
 
+/** Offsets in struct xdp_md and struct __sk_buff, and their sizes. */
+const XDP = { bytes: 24, dataEnd: 4, ifindex: 12 } as const;
+const SKB = { bytes: 192, ifindex: 40 } as const;
+
+/** What one kind of hook has: who calls the measured program, by which map. */
+const HOOKS = {
+  xdp: { caller: "svc_frame", tested: "tested", floor: "svc_tx" },
+  tc: { caller: "svc_frame_tc", tested: "tested_tc", floor: "svc_next" },
+} as const;
+export type Hook = keyof typeof HOOKS;
+
 export interface FramesOptions {
   /** What frames are; those who only take frames in have no use for it. */
   fields?: FrameFields;
   /** A power of two. */
   flows?: number;
+  /** That flows are spread over: as many addresses from that of the fields on. */
+  services?: number;
   /** The index of the device that redirected frames leave by. */
   device?: number;
+}
+
+/** How a program is run. */
+export interface Runs {
+  /** What errors say of it; by default the program's. */
+  name?: string;
+  repeat: number;
+  /** By default XDP. */
+  hook?: Hook;
+  /** Of the device that frames came in by, or leave by; by default none that is known. */
+  ifindex?: number;
 }
 
 /** The programs, for frames of the same fields but for who sends them. */
@@ -33,16 +49,25 @@ export class Frames {
   readonly #frame: Uint8Array;
   readonly #words: BigUint64Array;
 
-  constructor({ fields, flows = 1, device = 0 }: FramesOptions = {}) {
-    this.#frame = fields ? makeFrame(fields) : new Uint8Array(FRAME_BYTES);
+  constructor({ fields, flows = 1, services = 1, device = 0 }: FramesOptions = {}) {
+    this.#frame = fields ? makeFrame(fields) : new Uint8Array(MOST_FRAME_BYTES);
+    const header = new Uint8Array(MOST_FRAME_BYTES);
+    header.set(this.#frame);
+    const offsets = fields && offsetsOf(fields);
+    const rodata = {
+      header,
+      header_words: this.#frame.length / 8,
+      flow_mask: flows - 1,
+      services,
+      source_word: offsets?.sourceWord ?? 0,
+      destination_word: offsets?.destinationWord ?? 0,
+      port_offset: offsets?.port ?? 0,
+      network_checksum: offsets?.networkChecksum ?? 0,
+      transport_checksum: offsets?.transportChecksum ?? 0,
+      device,
+    };
     this.#object = BpfObject.open(OBJECT);
-    this.#object.setRodata("header", this.#frame.slice());
-    this.#object.setRodata("flow_mask", flows - 1);
-    this.#object.setRodata("source_word", SOURCE_WORD);
-    this.#object.setRodata("port_offset", PORT_OFFSET);
-    this.#object.setRodata("network_checksum", CHECKSUM_OFFSET);
-    if (fields) this.#object.setRodata("transport_checksum", transportChecksum(fields.protocol));
-    this.#object.setRodata("device", device);
+    for (const [name, value] of Object.entries(rodata)) this.#object.setRodata(name, value);
     this.#object.load();
     const map = this.#object.map("sink").toMap();
     const bytes = map.mmap();
@@ -51,31 +76,45 @@ export class Frames {
   }
 
   /** One of the file's own programs. */
-  program(name: "tx" | "parse_tx" | "pass" | "generate" | "forward" | "sink"): Program {
+  program(name: "tx" | "parse_tx" | "pass" | "next" | "generate" | "forward" | "sink"): Program {
     return this.#object.program(`svc_${name}`);
+  }
+
+  /** What every program of a hook takes at least: one that does nothing. */
+  floor(hook: Hook): Program {
+    return this.#object.program(HOOKS[hook].floor);
   }
 
   /**
    * Nanoseconds for one run of a program, of the kernel's own clock, the header restored before
-   * each. Throws unless the last verdict is `verdict` (enum xdp_action).
+   * each. Throws unless the last verdict is `verdict` (enum xdp_action, or TC_ACT_*).
    */
-  time(
-    program: Pick<Program, "fd" | "name">,
-    options: { repeat: number; verdict: number },
-  ): number {
-    const map = this.#object.map("tested").toMap();
+  time(program: Pick<Program, "fd" | "name">, options: Runs & { verdict: number }): number {
+    const { hook = "xdp", repeat, verdict, ifindex } = options;
+    const { caller, tested } = HOOKS[hook];
+    const map = this.#object.map(tested).toMap();
     map.set(new Uint8Array(4), new Uint8Array(Uint32Array.of(program.fd).buffer));
     map.close();
-    const { repeat, verdict } = options;
-    const wrapper = this.#object.program("svc_frame");
-    const run = wrapper.testPacket({ data: this.#frame, repeat });
+    const context = this.#context(hook, ifindex);
+    const run = this.#object.program(caller).testPacket({ data: this.#frame, repeat, ...context });
     if (run.verdict === verdict) return run.durationNs;
-    throw new Error(`${program.name} ended with verdict ${run.verdict}, wanted was ${verdict}`);
+    const name = options.name ?? program.name;
+    throw new Error(`"${name}" ended with verdict ${run.verdict}, wanted was ${verdict}`);
   }
 
-  /** The same for one of the file's own programs that leaves frames as they are. */
-  timeAlone(name: "tx" | "pass", { repeat }: { repeat: number }): number {
-    return this.program(name).testPacket({ data: this.#frame, repeat }).durationNs;
+  /** The same for a hook's floor, with nothing restored: it leaves frames as they are. */
+  timeAlone({ hook = "xdp", repeat, ifindex }: Runs): number {
+    const context = this.#context(hook, ifindex);
+    return this.floor(hook).testPacket({ data: this.#frame, repeat, ...context }).durationNs;
+  }
+
+  #context(hook: Hook, ifindex: number | undefined): { context?: Uint8Array } {
+    if (ifindex === undefined) return {};
+    const context = new Uint8Array(hook === "xdp" ? XDP.bytes : SKB.bytes);
+    const view = new DataView(context.buffer);
+    if (hook === "xdp") view.setUint32(XDP.dataEnd, this.#frame.length, true);
+    view.setUint32(hook === "xdp" ? XDP.ifindex : SKB.ifindex, ifindex, true);
+    return { context };
   }
 
   /** How many frames have come to "sink", which either drops them or sends them back. */
@@ -97,8 +136,8 @@ export class Frames {
   }
 }
 
-/** Names of enum xdp_action, as numbers. */
-export const VERDICTS = { aborted: 0, drop: 1, pass: 2, tx: 3, redirect: 4 } as const;
+/** Names of enum xdp_action, and of TC_ACT_* where they say what XDP does not, as numbers. */
+export const VERDICTS = { pass: 2, tx: 3, next: 0xffff_ffff, sent: 7 } as const;
 
 /** Whether this kernel's programs are compiled to machine code: without, nanoseconds say little. */
 export function isJited(): boolean {

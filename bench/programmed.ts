@@ -8,15 +8,17 @@ import { BpfObject } from "../bindings/object.ts";
 import { Dataplane } from "../control/dataplane/dataplane.ts";
 import {
   type Capacities,
+  type KernelStorage,
   kernelStorage,
   loadObject,
   Meta,
+  type OpenMaps,
   openPinned,
   type Rodata,
 } from "../control/dataplane/kernel.ts";
-import { Maps, type Storage } from "../control/dataplane/maps.ts";
+import { Maps } from "../control/dataplane/maps.ts";
 import { MAP_NAMES, Pins } from "../control/dataplane/pins.ts";
-import type { ServiceRow } from "../control/model/rows.ts";
+import type { AddressRow, ServiceRow } from "../control/model/rows.ts";
 
 /** Programs of one object, all of which can be attached to a cgroup. */
 export class Programs {
@@ -63,31 +65,39 @@ export class Programs {
   }
 }
 
+export interface Wanted {
+  rows: Iterable<ServiceRow>;
+  addresses?: readonly AddressRow[];
+  capacities?: Capacities;
+}
+
 /** One pin folder with the agent's maps. Its memory stays mapped until the process ends. */
 export class Programmed {
   readonly pins: Pins;
+  readonly maps: OpenMaps;
+  readonly storage: KernelStorage;
   readonly dataplane: Dataplane;
 
-  private constructor(pins: Pins, storage: Storage) {
+  private constructor(pins: Pins, maps: OpenMaps) {
     this.pins = pins;
-    this.dataplane = new Dataplane(new Maps(storage));
+    this.maps = maps;
+    const meta = new Meta(maps.svc_meta, { readOnly: false });
+    meta.layout = layoutHash;
+    meta.node = "bench";
+    this.storage = kernelStorage(maps, meta);
+    this.dataplane = new Dataplane(new Maps(this.storage));
   }
 
   /** Makes the maps in a folder of bpffs and writes the rows. Throws if they do not fit. */
-  static create(
-    folder: string,
-    { rows, capacities = {} }: { rows: Iterable<ServiceRow>; capacities?: Capacities },
-  ): Programmed {
+  static create(folder: string, { rows, addresses = [], capacities = {} }: Wanted): Programmed {
     const pins = new Pins(folder);
     pins.open().release();
     loadObject(pins, { rodata: {}, capacities }).object.close();
     const maps = openPinned(pins);
     if (!maps) throw new Error(`Maps vanished from "${folder}" while they were opened`);
-    const meta = new Meta(maps.svc_meta, { readOnly: false });
-    meta.layout = layoutHash;
-    meta.node = "bench";
-    const programmed = new Programmed(pins, kernelStorage(maps, meta));
+    const programmed = new Programmed(pins, maps);
     programmed.dataplane.replace(rows);
+    programmed.dataplane.replaceAddresses(addresses);
     const [error] = programmed.dataplane.flush();
     if (error) throw new Error(`Cannot program "${error.key}": ${error.message}`);
     return programmed;

@@ -14,12 +14,15 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#define HEADER_WORDS 8	/* 64 bytes, the shortest frame: what lies behind them is never touched */
-#define LAST_WORD    60 /* where the last 4 bytes of them begin */
+#define MOST_WORDS 10 /* of 8 bytes: all headers of a packet of IPv6 and TCP */
+#define LAST_WORD  (header_words * 8 - 4) /* where the last 4 bytes of them begin */
 
-const volatile __u64 header[HEADER_WORDS];
+const volatile __u64 header[MOST_WORDS];
+const volatile __u32 header_words = 8; /* as many as are written: what lies behind stays */
 const volatile __u32 flow_mask;	       /* a power of two of flows, minus one */
+const volatile __u32 services = 1;     /* that flows are spread over: addresses in a row */
 const volatile __u32 source_word;      /* where the client's address ends: the last 4 bytes of it */
+const volatile __u32 destination_word; /* and that of the Service */
 const volatile __u32 port_offset;      /* and where its port is */
 const volatile __u32 network_checksum; /* where that of the IPv4 header is; 0: there is none */
 const volatile __u32 transport_checksum; /* where that of TCP or UDP is; 0: there is none */
@@ -32,7 +35,7 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u32);
-} tested SEC(".maps");
+} tested SEC(".maps"), tested_tc SEC(".maps");
 
 /* How many frames came to "sink", and whether it sends them back: two words. */
 enum sink_word {
@@ -49,10 +52,10 @@ struct {
 	__type(value, __u64);
 } sink SEC(".maps");
 
-/* The flow of this run: all of them in turn, no two neighbours after each other. */
+/* The flow of this run: each once before any comes again, no two neighbours after each other. */
 static __always_inline __u32 flow_next(void)
 {
-	return turn++ * 0x9e3779b1 >> 4 & flow_mask;
+	return turn++ * 0x9e3779b1 & flow_mask;
 }
 
 /* What a checksum becomes when words of its sum have grown by a number (RFC 1624). */
@@ -68,28 +71,40 @@ static __always_inline void checksum_add(void *data, __u32 offset, __u32 number)
 	*checksum = bpf_htons(~(sum + (sum >> 16)));
 }
 
+static __always_inline void word_add(void *data, __u32 offset, __u32 number)
+{
+	__be32 *word = data + offset;
+
+	if (offset <= LAST_WORD)
+		*word = bpf_htonl(bpf_ntohl(*word) + number);
+}
+
 /*
- * Writes the whole header, and the client of a flow: 32,768 ports of each of some addresses. What
- * looks at checksums, as the stack does, finds them right.
+ * Writes the whole header, the client of a flow, 32,768 ports of each of some addresses, and its
+ * Service. What looks at checksums, as the stack does, finds them right.
  */
 static __always_inline int frame_write(void *data, void *end, __u32 flow)
 {
 	__u32 address = flow >> 15, port = flow & 0x7fff;
+	__u32 service = (__u64)(flow * 0x85ebca6b) * services >> 32;
 	__u64 *word = data;
 
-	if (data + HEADER_WORDS * sizeof(*word) > end)
+	if (header_words > MOST_WORDS || data + header_words * sizeof(*word) > end)
 		return -1;
 #pragma unroll
-	for (int i = 0; i < HEADER_WORDS; i++)
-		word[i] = header[i];
-	if (source_word > LAST_WORD || port_offset > LAST_WORD)
+	for (__u32 i = 0; i < MOST_WORDS; i++)
+		if (i < header_words)
+			word[i] = header[i];
+	if (!(flow_mask | (services - 1)))
+		return 0;
+	if (port_offset > LAST_WORD)
 		return -1;
-	*(__be32 *)(data + source_word) =
-		bpf_htonl(bpf_ntohl(*(__be32 *)(data + source_word)) + address);
+	word_add(data, source_word, address);
+	word_add(data, destination_word, service);
 	*(__be16 *)(data + port_offset) =
 		bpf_htons(bpf_ntohs(*(__be16 *)(data + port_offset)) + port);
-	checksum_add(data, network_checksum, address);
-	checksum_add(data, transport_checksum, address + port);
+	checksum_add(data, network_checksum, address + service);
+	checksum_add(data, transport_checksum, address + service + port);
 	return 0;
 }
 
@@ -100,6 +115,22 @@ int svc_frame(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	bpf_tail_call(ctx, &tested, 0);
 	return XDP_ABORTED;
+}
+
+SEC("tc")
+int svc_frame_tc(struct __sk_buff *ctx)
+{
+	if (frame_write((void *)(long)ctx->data, (void *)(long)ctx->data_end, flow_next()))
+		return TC_ACT_SHOT;
+	bpf_tail_call(ctx, &tested_tc, 0);
+	return TC_ACT_SHOT;
+}
+
+/* The floor of everything in TC: a program that leaves packets to the next one. */
+SEC("tc")
+int svc_next(struct __sk_buff *ctx)
+{
+	return TC_ACT_UNSPEC;
 }
 
 /* The floor of everything: a program that only sends back. */
