@@ -1,6 +1,7 @@
 // All benches, in the order in which they run: what is quick and steady first. Knows none of them.
 // A bench that is not in this list does not exist.
 import type { Bench } from "./bench.ts";
+import { bulk } from "./bulk.ts";
 import { calls } from "./calls.ts";
 import { churn } from "./churn.ts";
 import { connect } from "./connect.ts";
@@ -26,6 +27,7 @@ export const BENCHES: readonly Bench[] = [
   calls,
   connect,
   established,
+  bulk,
   nodePort,
   churn,
   devices,

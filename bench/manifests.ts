@@ -42,9 +42,11 @@ export class Manifests {
 }
 
 /** The manifest of a Service of a shape with all its endpoints. */
-export function manifestOf(service: number, { endpoints, protocolOf, nodePortOf }: Shape): string {
+export function manifestOf(service: number, shape: Shape): string {
+  const { endpoints, protocolOf, nodePortOf, endpointsOn } = shape;
   return makeManifest(service, {
     protocol: protocolOf(service),
+    endpointsOn,
     nodePort: nodePortOf?.(service).port,
     endpoints: Array.from({ length: endpoints }, (_, index) =>
       endpointAddress(service * endpoints + index),

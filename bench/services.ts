@@ -40,6 +40,8 @@ export interface Shape {
   protocolOf: (service: number) => Protocol;
   /** Where each is served beside its cluster IP; nowhere if left out. */
   nodePortOf?: (service: number) => { address: string; port: number };
+  /** The node that all endpoints are on; by default that is not told, and they are elsewhere. */
+  endpointsOn?: string;
 }
 
 /** The rows of such Services, each with a cluster IP. */
@@ -85,12 +87,14 @@ export interface Manifested {
   endpoints: readonly string[];
   /** Its port on every node; by default it has none. */
   nodePort?: number | undefined;
+  /** The node that its endpoints are on; by default that is not told. */
+  endpointsOn?: string | undefined;
 }
 
 /** The Service and EndpointSlice of this number as a manifest in JSON, with these endpoints. */
 export function makeManifest(
   service: number,
-  { protocol, endpoints, nodePort }: Manifested,
+  { protocol, endpoints, nodePort, endpointsOn }: Manifested,
 ): string {
   const name = serviceName(service);
   const port = { protocol, port: SERVICE_PORT, targetPort: ENDPOINT_PORT };
@@ -115,6 +119,7 @@ export function makeManifest(
       ports: [{ name: "", protocol, port: ENDPOINT_PORT }],
       endpoints: endpoints.map((address) => ({
         addresses: [address],
+        nodeName: endpointsOn,
         conditions: { ready: true },
       })),
     },
