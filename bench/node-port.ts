@@ -23,10 +23,11 @@ const FLOWS = [1, 65_536] as const;
 const ROUNDS = 12;
 const TRIES = 5;
 const PACKETS = { usual: 20_000, quick: 10_000 } as const;
-/** Until every flow is known: their order is drawn. */
-const WARM_UP = { usual: 400_000, quick: 10_000 } as const;
+/** Until every flow is known, and has been answered: some may get lost. */
+const WARM_UP = { usual: 200_000, quick: 10_000 } as const;
 /** A bed that loses packets measures how quickly. */
 const LEAST_ARRIVED = 0.999;
+const ATTEMPTS = 5;
 
 const NODE_PORT = { address: NODE_ADDRESS, port: FIRST_NODE_PORT } as const;
 const ENDPOINT = { address: endpointAddress(0), port: ENDPOINT_PORT } as const;
@@ -127,18 +128,26 @@ function nameOf(way: string, flows: number, trip: Trip): string {
   return `${way} ${flows} ${trip}`;
 }
 
-/** Sends so many and gives nanoseconds of CPU for each. Throws if they do not arrive. */
+/**
+ * Sends so many and gives nanoseconds of CPU for each. Again if some were lost, as happens when the
+ * machine is so busy that others do the work of softirqs. Throws if they never arrive.
+ */
 async function timePackets(
   bed: Bed,
   { way, send, trip, count }: { way: Way; send: Send; trip: Trip; count: number },
 ): Promise<number> {
   bed.far.reflects = trip === "there and back";
   const end = bed.far.reflects ? bed.home : bed.far;
-  const before = end.sunk;
-  const time = await send(count);
-  const arrived = end.sunk - before;
-  if (arrived >= count * LEAST_ARRIVED) return time / arrived;
-  throw new Error(`${way.name}, ${trip}: of ${count} packets only ${arrived} arrived`);
+  const arrivals: number[] = [];
+  while (arrivals.length < ATTEMPTS) {
+    const before = end.sunk;
+    const time = await send(count);
+    const arrived = end.sunk - before;
+    if (arrived >= count * LEAST_ARRIVED) return time / arrived;
+    arrivals.push(arrived);
+  }
+  const counts = arrivals.join(", ");
+  throw new Error(`${way.name}, ${trip}: of ${count} packets each time only ${counts} arrived`);
 }
 
 async function makeCases(bed: Bed, way: Way, { quick }: Context): Promise<Case[]> {
