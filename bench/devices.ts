@@ -13,7 +13,7 @@ const PODS = 200;
 const ROUNDS = 3;
 const TIMES = {
   usual: { settleMs: 1500, idleMs: 6000, stormMs: 2500 },
-  quick: { settleMs: 500, idleMs: 1000, stormMs: 500 },
+  quick: { settleMs: 300, idleMs: 500, stormMs: 400 },
 } as const;
 /** A storm comes in batches of so many events, so often. */
 const BATCH = 1000;

@@ -63,7 +63,7 @@ function makeContext(bench: Bench, quick: boolean): Context {
   let last = "";
   return {
     quick,
-    rounds: (usual) => (quick ? Math.max(5, Math.ceil(usual / 4)) : usual),
+    rounds: (usual) => (quick ? Math.min(usual, Math.max(5, Math.ceil(usual / 4))) : usual),
     isLate: () => performance.now() > end,
     progress: (text) => {
       // A log gets a line for each thing done, not for each round.
