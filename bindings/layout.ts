@@ -135,7 +135,8 @@ export interface Client {
   cookie: bigint;
   ipv4: Uint8Array;
   ipv6: Uint8Array;
-  inside: number;
+  insideIpv4: number;
+  insideIpv6: number;
 }
 
 /** struct client */
@@ -145,22 +146,25 @@ export const client = {
     cookie: 0,
     ipv4: 8,
     ipv6: 24,
-    inside: 40,
+    insideIpv4: 40,
+    insideIpv6: 41,
   },
   read(view: DataView, at: number): Client {
     return {
       cookie: view.getBigUint64(at, true),
       ipv4: readBytes(view, at + 8, 16),
       ipv6: readBytes(view, at + 24, 16),
-      inside: view.getUint8(at + 40),
+      insideIpv4: view.getUint8(at + 40),
+      insideIpv6: view.getUint8(at + 41),
     };
   },
   write(view: DataView, at: number, value: Client): void {
     view.setBigUint64(at, value.cookie, true);
     writeBytes(view, at + 8, { bytes: value.ipv4, length: 16, field: "client.ipv4" });
     writeBytes(view, at + 24, { bytes: value.ipv6, length: 16, field: "client.ipv6" });
-    view.setUint8(at + 40, value.inside);
-    writeZeros(view, at + 41, 7);
+    view.setUint8(at + 40, value.insideIpv4);
+    view.setUint8(at + 41, value.insideIpv6);
+    writeZeros(view, at + 42, 6);
   },
 } as const;
 
@@ -1255,4 +1259,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0xa4b80eedbf453a53n;
+export const layoutHash = 0x6405186bce76ce17n;

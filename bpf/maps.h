@@ -231,8 +231,9 @@ struct client {
 	__u64 cookie;	     /* the key again: an element can be recycled under a reader */
 	struct address ipv4; /* the address that it connects from; zeros if not known */
 	struct address ipv6;
-	__u8 inside; /* 1: a pod, as far as semantics §6.3 goes */
-	__u8 reserved[7];
+	__u8 inside_ipv4; /* 1: a pod for what it asks over IPv4 (semantics §6.3, §6.4) */
+	__u8 inside_ipv6;
+	__u8 reserved[6];
 };
 
 /* svc_affinity: the endpoint a client got last (semantics §11). */

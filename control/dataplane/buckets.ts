@@ -59,8 +59,8 @@ export class BucketStore implements HashStore {
   readonly #halves: Uint32Array;
   readonly #overflow: HashStore;
   readonly #filter: Filter;
-  /** Where each key is: its place, or undefined for svc_overflow. */
-  readonly #places = new Map<string, number | undefined>();
+  /** The keys that are in svc_overflow, as text: the others are found in the memory. */
+  readonly #overflowing = new Set<string>();
   /** Places whose frontend is gone, but whose key a program may be comparing. */
   readonly #resting = new Set<number>();
   /** Those of them that giveUp() has not handed out yet. */
@@ -85,12 +85,6 @@ export class BucketStore implements HashStore {
     this.#halves = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
     this.#overflow = overflow;
     this.maxEntries = overflow.maxEntries;
-    const { keys, places } = bucketEntries(bytes);
-    for (const [index, place] of places.entries())
-      this.#places.set(
-        bytesToText(keys.subarray(index * KEY_BYTES, (index + 1) * KEY_BYTES)),
-        place,
-      );
     this.#countOverflow();
     this.#filter = new Filter(filter, this.#keys());
   }
@@ -98,11 +92,11 @@ export class BucketStore implements HashStore {
   /** Writes in order. On an error of svc_overflow `done` says how many entries were written. */
   setBatch(keys: Uint8Array, values: Uint8Array): void {
     const count = keys.length / KEY_BYTES;
+    const view = new DataView(values.buffer, values.byteOffset, values.byteLength);
     for (let index = 0; index < count; index++) {
       const key = keys.subarray(index * KEY_BYTES, (index + 1) * KEY_BYTES);
-      const value = values.subarray(index * VALUE_BYTES, (index + 1) * VALUE_BYTES);
       try {
-        this.#set(key, value);
+        this.#set(key, view.getBigUint64(index * VALUE_BYTES, true));
       } catch (error) {
         throw Object.assign(error as Error, { done: index });
       }
@@ -112,18 +106,18 @@ export class BucketStore implements HashStore {
   deleteBatch(keys: Uint8Array): void {
     for (let at = 0; at < keys.length; at += KEY_BYTES) {
       const key = keys.subarray(at, at + KEY_BYTES);
-      const text = bytesToText(key);
-      if (!this.#places.has(text)) continue;
-      const place = this.#places.get(text);
-      if (place === undefined) {
-        this.#overflow.deleteBatch(key);
-        this.#halves[this.#overflowIndex(key)]!--;
-      } else {
+      const place = this.#find(key);
+      if (place !== undefined) {
         Atomics.store(this.#words, wordIndex(place), 0n);
         this.#resting.add(place);
         this.#givenUp.push(place);
+      } else {
+        const text = bytesToText(key);
+        if (!this.#overflowing.has(text)) continue;
+        this.#overflow.deleteBatch(key);
+        this.#halves[this.#overflowIndex(key)]!--;
+        this.#overflowing.delete(text);
       }
-      this.#places.delete(text);
       this.#filter.remove(key);
     }
   }
@@ -149,40 +143,64 @@ export class BucketStore implements HashStore {
   }
 
   *#keys(): Generator<Uint8Array> {
-    for (const text of this.#places.keys()) yield textToBytes(text);
+    const { keys } = bucketEntries(this.#bytes);
+    for (let at = 0; at < keys.length; at += KEY_BYTES) yield keys.subarray(at, at + KEY_BYTES);
+    for (const text of this.#overflowing) yield textToBytes(text);
   }
 
-  #set(key: Uint8Array, value: Uint8Array): void {
-    const text = bytesToText(key);
-    const isNew = !this.#places.has(text);
-    const place = isNew ? this.#freePlace(key) : this.#places.get(text);
-    if (isNew) this.#filter.add(key);
+  #set(key: Uint8Array, word: bigint): void {
+    const place = this.#find(key);
+    if (place !== undefined) Atomics.store(this.#words, wordIndex(place), word);
+    else if (this.#overflowing.size > 0 && this.#overflowing.has(bytesToText(key)))
+      this.#overflow.setBatch(key, bytesOf(word));
+    else this.#add(key, word);
+  }
+
+  #add(key: Uint8Array, word: bigint): void {
+    const place = this.#freePlace(key);
+    this.#filter.add(key);
     if (place !== undefined) {
-      if (isNew) this.#bytes.set(key, keyOffset(place));
-      const word = new DataView(value.buffer, value.byteOffset).getBigUint64(0, true);
+      this.#bytes.set(key, keyOffset(place));
       Atomics.store(this.#words, wordIndex(place), word);
-    } else {
-      // The count first: a reader that sees it 0 does not look there.
-      const overflow = this.#overflowIndex(key);
-      if (isNew) Atomics.add(this.#halves, overflow, 1);
-      try {
-        this.#overflow.setBatch(key, value);
-      } catch (error) {
-        if (isNew) {
-          Atomics.sub(this.#halves, overflow, 1);
-          this.#filter.remove(key);
-        }
-        throw error;
-      }
+      return;
     }
-    this.#places.set(text, place);
+    // The count first: a reader that sees it 0 does not look there.
+    const overflow = this.#overflowIndex(key);
+    Atomics.add(this.#halves, overflow, 1);
+    try {
+      this.#overflow.setBatch(key, bytesOf(word));
+    } catch (error) {
+      Atomics.sub(this.#halves, overflow, 1);
+      this.#filter.remove(key);
+      throw error;
+    }
+    this.#overflowing.add(bytesToText(key));
+  }
+
+  /** The place of a key, undefined if it is in none. */
+  #find(key: Uint8Array): number | undefined {
+    const first = this.#bucketOf(key) * PLACES;
+    for (let place = first; place < first + PLACES; place++)
+      if (!this.#isEmpty(place) && this.#isKeyOf(place, key)) return place;
+    return undefined;
   }
 
   #freePlace(key: Uint8Array): number | undefined {
     const first = this.#bucketOf(key) * PLACES;
     for (let place = first; place < first + PLACES; place++)
-      if (this.#words[wordIndex(place)] === 0n && !this.#resting.has(place)) return place;
+      if (this.#isEmpty(place) && !this.#resting.has(place)) return place;
     return undefined;
+  }
+
+  #isEmpty(place: number): boolean {
+    const half = wordIndex(place) * 2;
+    return this.#halves[half] === 0 && this.#halves[half + 1] === 0;
+  }
+
+  #isKeyOf(place: number, key: Uint8Array): boolean {
+    const from = keyOffset(place);
+    for (let at = 0; at < KEY_BYTES; at++) if (this.#bytes[from + at] !== key[at]) return false;
+    return true;
   }
 
   /** Makes each bucket's count of overflowing frontends right, as after a kill between writes. */
@@ -191,9 +209,8 @@ export class BucketStore implements HashStore {
     for (const { keys, count } of this.#overflow.entries())
       for (let index = 0; index < count; index++) {
         const key = keys.slice(index * KEY_BYTES, (index + 1) * KEY_BYTES);
-        const text = bytesToText(key);
-        if (this.#places.has(text)) continue;
-        this.#places.set(text, undefined);
+        if (this.#find(key) !== undefined) continue;
+        this.#overflowing.add(bytesToText(key));
         const bucket = this.#overflowIndex(key);
         counts.set(bucket, (counts.get(bucket) ?? 0) + 1);
       }
@@ -210,6 +227,10 @@ export class BucketStore implements HashStore {
     const { bytes, offset } = frontendBucket;
     return (this.#bucketOf(key) * bytes + offset.overflow) / 4;
   }
+}
+
+function bytesOf(word: bigint): Uint8Array {
+  return new Uint8Array(BigUint64Array.of(word).buffer);
 }
 
 /** Where the u64 of a place is among all words of the memory. */

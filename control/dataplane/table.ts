@@ -104,10 +104,14 @@ export class Table {
   /** Writes what is new or changed. Returns the entries that could not be written. */
   writeAdditions(): TableError[] {
     const errors: TableError[] = [];
-    const entries: [string, string][] = [];
-    for (const [key, value] of this.#pending) if (value !== undefined) entries.push([key, value]);
-    for (let from = 0; from < entries.length; from += BATCH)
-      this.#writeBatch(entries.slice(from, from + BATCH), errors);
+    let entries: [string, string][] = [];
+    for (const [key, value] of this.#pending) {
+      if (value !== undefined) entries.push([key, value]);
+      if (entries.length < BATCH) continue;
+      this.#writeBatch(entries, errors);
+      entries = [];
+    }
+    if (entries.length > 0) this.#writeBatch(entries, errors);
     return errors;
   }
 
