@@ -127,7 +127,8 @@ async function run(context: Context): Promise<Measured> {
       makeCase(node, { name: "with", flags: [], quick: context.quick }),
       makeCase(node, { name: "without", flags: ["--device=none"], quick: context.quick }),
     ];
-    const samples = await interleave(cases, { usual: ROUNDS, warmUp: false, context });
+    const usual = context.quick ? 1 : ROUNDS;
+    const samples = await interleave(cases, { usual, warmUp: false, context });
     const notes = ["CPU time of the agent alone; what the events cost the kernel is not in it."];
     return { figures: readFigures(samples), samples, notes };
   } finally {
