@@ -17,20 +17,37 @@ export interface Figure {
   goal?: Goal;
 }
 
+/** A picture of some figures: values over a number, on logarithmic scales, or by name as bars. */
+export interface Plot {
+  /** Names the picture's file: letters, digits and "-". */
+  name: string;
+  title: string;
+  /** Of the values. */
+  unit: string;
+  kind: "lines" | "bars";
+  /** Of lines: what the number is that values are over, such as "Services". */
+  over?: string;
+  /** Of lines, points by that number; of bars, one value by name. */
+  series: readonly { name: string; points: readonly (readonly [number, number])[] }[];
+}
+
 export interface Measured {
   figures: Figure[];
   /** Everything that was read off a clock, by name, in the order in which it was. */
   samples: Record<string, readonly number[]>;
   /** What a reader of the figures must know: what was left out, what disturbed. */
   notes: string[];
+  plots?: Plot[];
 }
 
 /** What a bench gets. */
 export interface Context {
-  /** Little time is left: what is costly and steady is measured once. */
+  /** Little time is left: what is costly and steady is measured once, at small sizes. */
   quick: boolean;
   /** Interleaved rounds: `--quick` asks for fewer. */
   rounds(usual: number): number;
+  /** Whether the bench has used its time, and ends with what it has. */
+  isLate(): boolean;
   /** Tells people that it goes on; not part of the result. */
   progress(text: string): void;
 }
@@ -47,7 +64,7 @@ export interface Bench {
 }
 
 /** Whether a figure is as it should be; null if nothing is asked of it. */
-export function holds({ value, goal }: Figure): boolean | null {
+export function holds({ value, goal }: Pick<Figure, "value" | "goal">): boolean | null {
   if (goal === undefined) return null;
   return "atMost" in goal ? value <= goal.atMost : value >= goal.atLeast;
 }

@@ -1,6 +1,6 @@
 // Commands timed as a whole, and the agent started as people start it. Knows nothing of what they
 // do, nor what their times should be.
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import type { Host, Running } from "../lab/host.ts";
 import type { LabNode } from "../lab/lab.ts";
@@ -10,9 +10,6 @@ export const BPFSVC = [
   process.execPath,
   path.resolve(import.meta.dirname, "../../dist/bpfsvc.js"),
 ] as const;
-
-/** Clock ticks of /proc/PID/stat in a second, on every Linux that Node runs on. */
-const TICKS = 100;
 
 export interface Times {
   wallMs: number;
@@ -37,11 +34,17 @@ export async function timeCommand(host: Host, command: readonly string[]): Promi
   return { wallMs, cpuMs: seconds.reduce((sum, value) => sum + value, 0) * 1000 };
 }
 
-/** CPU time of a process so far, in milliseconds. */
+/** CPU time of all threads that a process has now, so far, in milliseconds. */
 export async function cpuMs(pid: number): Promise<number> {
-  const text = await readFile(`/proc/${pid}/stat`, "utf8");
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  return ((Number(fields[11]) + Number(fields[12])) / TICKS) * 1000;
+  let nanoseconds = 0;
+  for (const thread of await readdir(`/proc/${pid}/task`))
+    try {
+      const text = await readFile(`/proc/${pid}/task/${thread}/schedstat`, "utf8");
+      nanoseconds += Number(text.split(" ")[0]);
+    } catch {
+      // Threads end at any time.
+    }
+  return nanoseconds / 1e6;
 }
 
 /** Starts an agent on a node, with flags such as where objects are, and waits until it serves. */

@@ -13,7 +13,7 @@ import type { Bench, Context, Measured } from "./bench.ts";
 import { figure, of, type Samples } from "./rounds.ts";
 import { ratios } from "./statistics.ts";
 
-const SERVICES = 10_000;
+const SERVICES = { usual: 10_000, quick: 2000 } as const;
 const ENDPOINTS = 10;
 const ROUNDS = 20;
 /** Rounds before those that count: compilers need a few. */
@@ -26,8 +26,8 @@ const KINDS = ["Service", "EndpointSlice"] as const;
 /** The bodies of the lists of all kinds, in one encoding. */
 type Bodies = Readonly<Record<(typeof KINDS)[number], Buffer>>;
 
-function makeVersions(): Version[] {
-  const objects = generateObjects({ services: SERVICES, endpoints: ENDPOINTS });
+function makeVersions(services: number): Version[] {
+  const objects = generateObjects({ services, endpoints: ENDPOINTS });
   let resourceVersion = 100_000;
   return Array.from(objects, (object) => {
     const metadata = { ...object.metadata, resourceVersion: String(++resourceVersion) };
@@ -91,9 +91,9 @@ function timeEvents(frame: Buffer): number {
   return (cpuMs * 1000) / EVENTS;
 }
 
-function measure(context: Context): Samples {
-  context.progress(`making ${SERVICES} Services`);
-  const versions = makeVersions();
+function measure(context: Context, services: number): Samples {
+  context.progress(`making ${services} Services`);
+  const versions = makeVersions(services);
   const json = makeBodies(versions, "json");
   const protobuf = makeBodies(versions, "protobuf");
   const slice = versions.find(({ resource }) => resource.kind === "EndpointSlice")!;
@@ -119,11 +119,12 @@ function measure(context: Context): Samples {
 }
 
 async function run(context: Context): Promise<Measured> {
-  const samples = measure(context);
+  const services = context.quick ? SERVICES.quick : SERVICES.usual;
+  const samples = measure(context, services);
   const take = (name: string) => of(samples, name);
   const cpu = ratios(take("decode"), take("parse"));
   const heap = ratios(take("decode heap"), take("parse heap"));
-  const what = `${SERVICES} Services and ${SERVICES * ENDPOINTS} endpoints`;
+  const what = `${services} Services and ${services * ENDPOINTS} endpoints`;
   const figures = [
     figure(`JSON.parse of a list of ${what}: CPU`, { values: take("parse"), unit: "ms" }),
     figure("decoded to objects of the model: CPU", { values: take("decode"), unit: "ms" }),

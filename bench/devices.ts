@@ -10,9 +10,11 @@ import { cpuMs, startAgent } from "./commands.ts";
 import { type Case, figure, interleave, of, type Samples } from "./rounds.ts";
 
 const PODS = 200;
-const ROUNDS = 5;
-const IDLE_MS = 15_000;
-const STORM_MS = 4000;
+const ROUNDS = 3;
+const TIMES = {
+  usual: { settleMs: 1500, idleMs: 6000, stormMs: 2500 },
+  quick: { settleMs: 300, idleMs: 500, stormMs: 400 },
+} as const;
 /** A storm comes in batches of so many events, so often. */
 const BATCH = 1000;
 const BATCH_MS = 100;
@@ -58,29 +60,33 @@ async function shareWhile(pid: number, action: () => Promise<unknown>): Promise<
 }
 
 /** Returns how many events there were a second: a busy machine does not get to what is wanted. */
-async function blow(node: LabNode, storm: Storm): Promise<number> {
+async function blow(node: LabNode, storm: Storm, stormMs: number): Promise<number> {
   const start = performance.now();
   let batch = 0;
-  for (; performance.now() - start < STORM_MS; batch++) {
+  for (; performance.now() - start < stormMs; batch++) {
     await runIp(node, storm(batch));
     await delay(Math.max(0, start + (batch + 1) * BATCH_MS - performance.now()));
   }
   return (batch * BATCH) / ((performance.now() - start) / 1000);
 }
 
-function makeCase(node: LabNode, { name, flags }: { name: string; flags: string[] }): Case {
+function makeCase(
+  node: LabNode,
+  { name, flags, quick }: { name: string; flags: string[]; quick: boolean },
+): Case {
+  const { settleMs, idleMs, stormMs } = quick ? TIMES.quick : TIMES.usual;
   return async () => {
     const manifests = mkdtempSync(path.join(tmpdir(), "bpfsvc-bench-"));
     const agent = await startAgent(node, ["--manifests", manifests, ...flags]);
     try {
-      await delay(2000);
+      await delay(settleMs);
       const rates: Record<string, number> = {};
       const storm = async (kind: string, events: Storm) =>
         shareWhile(agent.pid, async () => {
-          rates[`${kind} a second ${name}`] = await blow(node, events);
+          rates[`${kind} a second ${name}`] = await blow(node, events, stormMs);
         });
       return {
-        [`idle ${name}`]: await shareWhile(agent.pid, () => delay(IDLE_MS)),
+        [`idle ${name}`]: await shareWhile(agent.pid, () => delay(idleMs)),
         [`neighbours ${name}`]: await storm("neighbours", neighbours),
         [`routes ${name}`]: await storm("routes", routes),
         ...rates,
@@ -118,14 +124,11 @@ async function run(context: Context): Promise<Measured> {
     const node = lab.nodes.node!;
     await addPods(node);
     const cases = [
-      makeCase(node, { name: "with", flags: [] }),
-      makeCase(node, { name: "without", flags: ["--device=none"] }),
+      makeCase(node, { name: "with", flags: [], quick: context.quick }),
+      makeCase(node, { name: "without", flags: ["--device=none"], quick: context.quick }),
     ];
-    const count = context.rounds(ROUNDS);
-    const samples = await interleave(cases, {
-      count,
-      progress: (round) => context.progress(`round ${round + 1} of ${count}`),
-    });
+    const usual = context.quick ? 1 : ROUNDS;
+    const samples = await interleave(cases, { usual, warmUp: false, context });
     const notes = ["CPU time of the agent alone; what the events cost the kernel is not in it."];
     return { figures: readFigures(samples), samples, notes };
   } finally {

@@ -6,7 +6,7 @@ import type { Bench, Context, Figure, Measured } from "./bench.ts";
 import { cpuMs, startAgent } from "./commands.ts";
 import { Manifests } from "./manifests.ts";
 import { type Case, figure, interleave, of, type Samples } from "./rounds.ts";
-import { serviceName } from "./services.ts";
+import { alternating, serviceName } from "./services.ts";
 import { ratios } from "./statistics.ts";
 
 const SIZES = { small: 100, large: 10_000 } as const;
@@ -15,7 +15,7 @@ const ENDPOINTS = 10;
 const TOLD = 100;
 const ROUNDS = 12;
 /** Scrapes to a sample: CPU time is told in ticks of 10 ms. */
-const SCRAPES = 100;
+const SCRAPES = { usual: 100, quick: 25 } as const;
 /** How often Prometheus asks, unless it is told otherwise. */
 const INTERVAL_MS = 15_000;
 const URL = "http://127.0.0.1:10249";
@@ -37,11 +37,14 @@ interface Agent {
 }
 
 /** The agent's CPU time for one answer. */
-function timePage({ name, node, pid }: Agent, path: string): Case {
+function timePage(
+  { name, node, pid }: Agent,
+  { path, times }: { path: string; times: number },
+): Case {
   return async () => {
     const before = await cpuMs(pid);
-    await ask(node, { path, times: SCRAPES });
-    return { [`${name} ${path}`]: ((await cpuMs(pid)) - before) / SCRAPES };
+    await ask(node, { path, times });
+    return { [`${name} ${path}`]: ((await cpuMs(pid)) - before) / times };
   };
 }
 
@@ -81,7 +84,7 @@ async function measure(lab: Lab, context: Context): Promise<Measured> {
     for (const [name, services] of Object.entries(SIZES)) {
       context.progress(`an agent with ${services} Services × ${ENDPOINTS} endpoints`);
       const node = lab.nodes[name]!;
-      const folder = new Manifests({ services, endpoints: ENDPOINTS });
+      const folder = new Manifests({ services, endpoints: ENDPOINTS, protocolOf: alternating });
       manifests.push(folder);
       const { pid } = await startAgent(node, [
         ...["--manifests", folder.folder],
@@ -90,17 +93,15 @@ async function measure(lab: Lab, context: Context): Promise<Measured> {
       agents.push({ name, node, pid });
       bytes[name] = await ask(node, { path: "/metrics", times: 1 });
     }
-    const cases = agents.map((agent) => timePage(agent, "/metrics"));
-    cases.push(timePage(agents.find(({ name }) => name === "large")!, "/healthz"));
-    const count = context.rounds(ROUNDS);
-    const samples = await interleave(cases, {
-      count,
-      progress: (round) => context.progress(`round ${round + 1} of ${count}`),
-    });
+    const times = context.quick ? SCRAPES.quick : SCRAPES.usual;
+    const cases = agents.map((agent) => timePage(agent, { path: "/metrics", times }));
+    const large = agents.find(({ name }) => name === "large")!;
+    cases.push(timePage(large, { path: "/healthz", times }));
+    const samples = await interleave(cases, { usual: ROUNDS, context });
     const status = await readFile(`/proc/${agents.at(-1)!.pid}/status`, "utf8");
     const threads = /^Threads:\s+(\d+)/m.exec(status)?.[1];
     const notes = [
-      `CPU time is that of all ${threads} threads of the agent, user and system, over ${SCRAPES} ` +
+      `CPU time is that of all ${threads} threads of the agent, user and system, over ${times} ` +
         `scrapes a sample, one after the other over one connection. ${TOLD} service ports are ` +
         "told of singly.",
     ];

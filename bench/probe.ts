@@ -7,7 +7,6 @@ import { createInterface } from "node:readline";
 import type { Host } from "../lab/host.ts";
 
 const PROGRAM = path.resolve(import.meta.dirname, "probe");
-const ATTEMPTS = 12;
 
 export type Task =
   | "udp-same"
@@ -16,7 +15,10 @@ export type Task =
   | "udp-send"
   | "udp-receive"
   | "tcp-fresh"
-  | "tcp-life";
+  | "tcp-life"
+  | "udp-ask"
+  | "tcp-request"
+  | "tcp-stream";
 
 /** Addresses `step` apart, `span` of them from `address` on, of which each call draws one. */
 export interface Targets {
@@ -24,6 +26,24 @@ export interface Targets {
   port: number;
   span: number;
   step: number;
+}
+
+/** So many calls to these. */
+export interface Question {
+  runs: number;
+  count: number;
+  targets: Targets;
+  /** In whose network namespace they are made; by default where the last ones were. */
+  from?: Host;
+}
+
+/** What one call took, in nanoseconds. */
+export interface Timing {
+  /** Of the thread's CPU, the mean of the quickest run's calls. */
+  cpu: number;
+  /** On the wall clock: the median and the 99th percentile; 0 of tasks without single calls. */
+  p50: number;
+  p99: number;
 }
 
 /** A running probe.c, on one CPU. */
@@ -52,15 +72,10 @@ export class Probe {
     return new Probe(host.spawn([PROGRAM, ...values], { stdio: "pipe" }));
   }
 
-  /**
-   * The thread's CPU time of one call in nanoseconds: the mean of `count` calls, of several such
-   * runs the quickest, since whatever disturbs a run can only add to it.
-   */
-  async time(task: Task, { count, targets }: { count: number; targets: Targets }): Promise<number> {
-    let best = Number.POSITIVE_INFINITY;
-    for (let attempt = 0; attempt < ATTEMPTS; attempt++)
-      best = Math.min(best, await this.#ask(task, { count, targets }));
-    return best / count;
+  /** `runs` times `count` calls, of which the quickest run counts for the CPU time. */
+  async time(task: Task, question: Question): Promise<Timing> {
+    const [cpu = 0, p50 = 0, p99 = 0] = await this.#ask(task, question);
+    return { cpu: cpu / question.count, p50, p99 };
   }
 
   /**
@@ -70,18 +85,22 @@ export class Probe {
   async until(endpoint: string, service: { address: string; port: number }): Promise<number> {
     const wanted = endpoint.split(".").reduce((value, byte) => value * 256 + Number(byte), 0);
     const targets = { ...service, span: 1, step: 0 };
-    return this.#ask("tcp-until", { count: wanted, targets });
+    const [moment = 0] = await this.#ask("tcp-until", { runs: 1, count: wanted, targets });
+    return moment;
   }
 
-  async #ask(
-    task: Task | "tcp-until",
-    { count, targets }: { count: number; targets: Targets },
-  ): Promise<number> {
-    const { address, port, span, step } = targets;
-    this.#child.stdin!.write(`${task} ${count} ${address} ${port} ${span} ${step}\n`);
+  async #ask(task: Task | "tcp-until", question: Question): Promise<number[]> {
+    const { runs, count, from } = question;
+    const { address, port, span, step } = question.targets;
+    const line = [task, runs, count, address, port, span, step, from?.netns ?? "-"].join(" ");
+    this.#child.stdin!.write(`${line}\n`);
     const { value, done } = await this.#lines.next();
-    if (done) throw new Error(`The probe ended while it timed "${task}": ${this.#errors.trim()}`);
-    return Number(value);
+    if (done) {
+      const where = from ? ` from ${from.name}` : "";
+      const why = this.#errors.trim();
+      throw new Error(`The probe ended while it timed "${task}"${where}: ${why}`);
+    }
+    return (value as string).split(" ").map(Number);
   }
 
   async close(): Promise<void> {

@@ -3,20 +3,22 @@
 import path from "node:path";
 import { layoutHash } from "../bindings/layout.ts";
 import { BpfLink } from "../bindings/link.ts";
-import type { BpfMap } from "../bindings/map.ts";
+import { BpfMap } from "../bindings/map.ts";
 import { BpfObject } from "../bindings/object.ts";
 import { Dataplane } from "../control/dataplane/dataplane.ts";
 import {
   type Capacities,
+  type KernelStorage,
   kernelStorage,
   loadObject,
   Meta,
+  type OpenMaps,
   openPinned,
   type Rodata,
 } from "../control/dataplane/kernel.ts";
-import { type HashStore, Maps, type Storage } from "../control/dataplane/maps.ts";
+import { Maps } from "../control/dataplane/maps.ts";
 import { MAP_NAMES, Pins } from "../control/dataplane/pins.ts";
-import type { ServiceRow } from "../control/model/rows.ts";
+import type { AddressRow, ServiceRow } from "../control/model/rows.ts";
 
 /** Programs of one object, all of which can be attached to a cgroup. */
 export class Programs {
@@ -63,33 +65,39 @@ export class Programs {
   }
 }
 
+export interface Wanted {
+  rows: Iterable<ServiceRow>;
+  addresses?: readonly AddressRow[];
+  capacities?: Capacities;
+}
+
 /** One pin folder with the agent's maps. Its memory stays mapped until the process ends. */
 export class Programmed {
   readonly pins: Pins;
+  readonly maps: OpenMaps;
+  readonly storage: KernelStorage;
   readonly dataplane: Dataplane;
-  readonly #storage: Storage;
 
-  private constructor(pins: Pins, storage: Storage) {
+  private constructor(pins: Pins, maps: OpenMaps) {
     this.pins = pins;
-    this.#storage = storage;
-    this.dataplane = new Dataplane(new Maps(storage));
+    this.maps = maps;
+    const meta = new Meta(maps.svc_meta, { readOnly: false });
+    meta.layout = layoutHash;
+    meta.node = "bench";
+    this.storage = kernelStorage(maps, meta);
+    this.dataplane = new Dataplane(new Maps(this.storage));
   }
 
   /** Makes the maps in a folder of bpffs and writes the rows. Throws if they do not fit. */
-  static create(
-    folder: string,
-    { rows, capacities = {} }: { rows: Iterable<ServiceRow>; capacities?: Capacities },
-  ): Programmed {
+  static create(folder: string, { rows, addresses = [], capacities = {} }: Wanted): Programmed {
     const pins = new Pins(folder);
     pins.open().release();
     loadObject(pins, { rodata: {}, capacities }).object.close();
     const maps = openPinned(pins);
     if (!maps) throw new Error(`Maps vanished from "${folder}" while they were opened`);
-    const meta = new Meta(maps.svc_meta, { readOnly: false });
-    meta.layout = layoutHash;
-    meta.node = "bench";
-    const programmed = new Programmed(pins, kernelStorage(maps, meta));
+    const programmed = new Programmed(pins, maps);
     programmed.dataplane.replace(rows);
+    programmed.dataplane.replaceAddresses(addresses);
     const [error] = programmed.dataplane.flush();
     if (error) throw new Error(`Cannot program "${error.key}": ${error.message}`);
     return programmed;
@@ -99,45 +107,35 @@ export class Programmed {
   programs(rodata: Rodata = {}): Programs {
     return new Programs(loadObject(this.pins, { rodata, capacities: {} }).object);
   }
-
-  /** All that is in the maps now, by map: arrays as they are, hash maps entry by entry. */
-  copy(): Map<string, Uint8Array> {
-    const copies = new Map<string, Uint8Array>();
-    for (const [name, store] of Object.entries(this.#storage as unknown as Stores))
-      if (store instanceof Uint8Array) copies.set(name, store.slice());
-      else if (typeof store === "object") copyEntries(store, { name, copies });
-    return copies;
-  }
-
-  /** How many bytes of the maps differ from a copy. */
-  differentBytes(before: Map<string, Uint8Array>): number {
-    let different = 0;
-    const after = this.copy();
-    for (const name of new Set([...before.keys(), ...after.keys()])) {
-      const one = before.get(name) ?? new Uint8Array();
-      const other = after.get(name) ?? new Uint8Array();
-      if (Buffer.compare(one, other) === 0) continue;
-      for (let at = 0; at < Math.max(one.length, other.length); at++)
-        if (one[at] !== other[at]) different++;
-    }
-    return different;
-  }
 }
 
-type Stores = Readonly<Record<string, Uint8Array | HashStore | (() => void)>>;
+/** The maps in which Services and endpoints are: the agent writes them as memory. */
+const WRITTEN = [
+  "svc_services",
+  "svc_slots",
+  "svc_backends",
+  "svc_frontends",
+  "svc_filter",
+] as const;
 
-function copyEntries(
-  store: HashStore,
-  { name, copies }: { name: string; copies: Map<string, Uint8Array> },
-): void {
-  for (const { keys, values, count } of store.entries()) {
-    const [keyBytes, valueBytes] = [keys.length / count, values.length / count];
-    for (let index = 0; index < count; index++) {
-      const key = Buffer.from(keys.subarray(index * keyBytes, (index + 1) * keyBytes));
-      copies.set(
-        `${name} ${key.toString("hex")}`,
-        values.slice(index * valueBytes, (index + 1) * valueBytes),
-      );
-    }
+/** Looks at these maps of an agent that runs, until this process ends. Throws if there are none. */
+export function watchMaps(pins: Pins): () => Uint8Array[] {
+  const memory = WRITTEN.map((name) =>
+    BpfMap.openPinned(pins.mapPath(name)).mmap({ readOnly: true }),
+  );
+  return () => memory.map((bytes) => bytes.slice());
+}
+
+/** How many bytes of them differ. */
+export function differentBytes(
+  before: readonly Uint8Array[],
+  after: readonly Uint8Array[],
+): number {
+  let different = 0;
+  for (const [index, one] of before.entries()) {
+    const other = after[index]!;
+    if (Buffer.compare(one, other) === 0) continue;
+    for (let at = 0; at < one.length; at++) if (one[at] !== other[at]) different++;
   }
+  return different;
 }

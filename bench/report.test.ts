@@ -1,26 +1,21 @@
 import test from "ava";
-import type { Bench, Measured } from "./bench.ts";
-import { formatMeasured, formatNumber, toEntries } from "./report.ts";
+import { formatMeasured, formatNumber, formatTable, toEntries } from "./report.ts";
 
-const bench: Bench = {
-  name: "speed",
+const measured = {
+  bench: "speed",
   claim: "It is fast",
   goal: "at most 40 ns",
-  run: () => Promise.resolve(measured),
-};
-const measured: Measured = {
   figures: [
     { claim: "in time", value: 31.23, spread: [30, 33], unit: "ns", goal: { atMost: 40 } },
     { claim: "too slow", value: 0.9, spread: [0.8, 1], unit: "×", goal: { atLeast: 0.97 } },
     { claim: "for comparison", value: 12345.6, spread: [12000, 13000], unit: "ns" },
   ],
-  samples: {},
   notes: ["The machine was busy."],
-};
+} as const;
 
 test("a table shows each figure with its quartiles, its goal and whether it holds", (t) => {
   t.is(
-    formatMeasured(bench, measured),
+    formatMeasured({ ...measured, figures: [...measured.figures], notes: [...measured.notes] }),
     `speed: It is fast
 goal: at most 40 ns
 
@@ -33,8 +28,10 @@ note: The machine was busy.
   );
 });
 
+const entries = toEntries({ bench: "speed", figures: [...measured.figures] });
+
 test("an entry names the command that measures it again, and null stands for no goal", (t) => {
-  t.deepEqual(toEntries(bench, measured)[0], {
+  t.deepEqual(entries[0], {
     claim: "speed: in time",
     value: 31.23,
     unit: "ns",
@@ -42,8 +39,8 @@ test("an entry names the command that measures it again, and null stands for no 
     holds: true,
     command: "npm run bench speed",
   });
-  t.is(toEntries(bench, measured)[1]?.holds, false);
-  t.like(toEntries(bench, measured)[2], { goal: null, holds: null });
+  t.is(entries[1]?.holds, false);
+  t.like(entries[2], { goal: null, holds: null });
 });
 
 test("numbers have three significant digits, whole ones all", (t) => {
@@ -53,5 +50,17 @@ test("numbers have three significant digits, whole ones all", (t) => {
     "-12.3",
     "123",
     "1234567",
+  ]);
+});
+
+test("columns of numbers are aligned to the right, the last one leaves no blanks", (t) => {
+  const rows = [
+    ["a", "1", ""],
+    ["bcd", "234", "x"],
+  ];
+  t.deepEqual(formatTable(["NAME", "N", ""], rows, { numbers: [1] }), [
+    "NAME    N",
+    "a       1",
+    "bcd   234  x",
   ]);
 });

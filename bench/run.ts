@@ -1,43 +1,24 @@
-// `npm run bench [NAME…] [--json] [--quick]`: runs benches one after the other, prints a table of
-// each, and stores everything measured below bench/results/. Knows no claim.
-import { mkdirSync, writeFileSync } from "node:fs";
+// `npm run bench [NAME…] [--json] [--quick] [--compare FILE]`: runs benches one after the other,
+// prints a table of each, and stores everything measured below bench/results/. Knows no claim.
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { whyNoLab } from "../lab/lab.ts";
-import type { Bench, Context, Measured } from "./bench.ts";
-import { change } from "./change.ts";
-import { cluster } from "./cluster.ts";
-import { connect } from "./connect.ts";
-import { decode } from "./decode.ts";
-import { devices } from "./devices.ts";
-import { dump } from "./dump.ts";
-import { type Machine, readMachine } from "./machine.ts";
-import { memory } from "./memory.ts";
-import { metrics } from "./metrics.ts";
-import { pod } from "./pod.ts";
+import type { Bench, Context } from "./bench.ts";
+import { BENCHES } from "./benches.ts";
+import { compareRuns, formatComparison } from "./compare.ts";
+import { readMachine } from "./machine.ts";
 import { type Entry, formatMeasured, toEntries } from "./report.ts";
-import { select } from "./select.ts";
-import { soak } from "./soak.ts";
-
-const benches: readonly Bench[] = [
-  connect,
-  pod,
-  dump,
-  change,
-  memory,
-  select,
-  decode,
-  cluster,
-  devices,
-  metrics,
-  soak,
-];
+import { type Result, readResult, storeResult } from "./result.ts";
 
 const checkout = path.resolve(import.meta.dirname, "../..");
-const USAGE = `Usage: npm run bench [NAME…] [-- --json] [-- --quick]
-  --json   print one array of {claim, value, unit, goal, holds, command} instead of tables
-  --quick  fewer rounds
-Benches: ${benches.map(({ name }) => name).join(", ")}`;
+const RESULTS = path.join(checkout, "bench/results");
+/** After so long a bench makes no further round: its whole time stays below three minutes. */
+const SECONDS = { usual: 110, quick: 10 } as const;
+const USAGE = `Usage: npm run bench [NAME…] [-- --json] [-- --quick] [-- --compare FILE]
+  --json          print one array of {claim, value, unit, goal, holds, command}, no tables
+  --quick         fewer rounds and smaller sizes: all benches within three minutes
+  --compare FILE  say what differs from an earlier run, as stored in bench/results/; repeatable
+Benches: ${BENCHES.map(({ name }) => name).join(", ")}`;
 
 class UsageError extends Error {}
 
@@ -45,32 +26,45 @@ interface Options {
   chosen: readonly Bench[];
   json: boolean;
   quick: boolean;
+  earlier: readonly Result[];
 }
 
 function parse(): Options {
-  let parsed: { values: { json?: boolean; quick?: boolean }; positionals: string[] };
+  const { values, positionals } = parseValues();
+  const known = BENCHES.map(({ name }) => name);
+  const unknown = positionals.find((name) => !known.includes(name));
+  if (unknown !== undefined) throw new UsageError(`There is no bench "${unknown}"`);
+  const chosen = BENCHES.filter(
+    ({ name }) => positionals.length === 0 || positionals.includes(name),
+  );
+  const earlier = (values.compare ?? []).map(readResult);
+  const unmatched = earlier.find(({ bench }) => !chosen.some(({ name }) => name === bench));
+  if (unmatched)
+    throw new UsageError(`--compare has a run of "${unmatched.bench}", which is not to be run`);
+  return { chosen, json: values.json ?? false, quick: values.quick ?? false, earlier };
+}
+
+function parseValues() {
   try {
-    const options = { json: { type: "boolean" }, quick: { type: "boolean" } } as const;
-    parsed = parseArgs({ allowPositionals: true, options });
+    const options = {
+      json: { type: "boolean" },
+      quick: { type: "boolean" },
+      compare: { type: "string", multiple: true },
+    } as const;
+    return parseArgs({ allowPositionals: true, options });
   } catch (error) {
     throw new UsageError((error as Error).message);
   }
-  const { values, positionals } = parsed;
-  const known = benches.map(({ name }) => name);
-  const unknown = positionals.find((name) => !known.includes(name));
-  if (unknown !== undefined) throw new UsageError(`There is no bench "${unknown}"`);
-  const chosen = benches.filter(
-    ({ name }) => positionals.length === 0 || positionals.includes(name),
-  );
-  return { chosen, json: values.json ?? false, quick: values.quick ?? false };
 }
 
 function makeContext(bench: Bench, quick: boolean): Context {
   const isTerminal = process.stderr.isTTY === true;
+  const end = performance.now() + (quick ? SECONDS.quick : SECONDS.usual) * 1000;
   let last = "";
   return {
     quick,
-    rounds: (usual) => (quick ? Math.max(5, Math.ceil(usual / 4)) : usual),
+    rounds: (usual) => (quick ? Math.min(usual, Math.max(5, Math.ceil(usual / 4))) : usual),
+    isLate: () => performance.now() > end,
     progress: (text) => {
       // A log gets a line for each thing done, not for each round.
       const kind = text.replace(/\d+/g, "");
@@ -81,16 +75,15 @@ function makeContext(bench: Bench, quick: boolean): Context {
   };
 }
 
-/** Stores what was measured, and returns the file. */
-function store(bench: Bench, measured: Measured, machine: Machine): string {
-  const folder = path.join(checkout, "bench/results");
-  mkdirSync(folder, { recursive: true });
+async function runOne(bench: Bench, { quick }: Options): Promise<Result> {
+  const machine = readMachine(checkout);
+  const start = performance.now();
+  const measured = await bench.run(makeContext(bench, quick));
+  if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
+  const seconds = Math.round((performance.now() - start) / 1000);
   const time = new Date().toISOString();
-  const file = path.join(folder, `${bench.name}-${time.replace(/[:.]/g, "-")}.json`);
-  const entries = toEntries(bench, measured);
-  const result = { bench: bench.name, time, machine, entries, ...measured };
-  writeFileSync(file, `${JSON.stringify(result, undefined, 1)}\n`);
-  return file;
+  const { name, claim, goal } = bench;
+  return { bench: name, claim, goal, time, seconds, quick, machine, ...measured };
 }
 
 /** A Node that is told of further certificates parses all of them at each start: 60 ms here. */
@@ -100,20 +93,20 @@ function forgetCertificates(): void {
 
 async function main(): Promise<void> {
   forgetCertificates();
-  const { chosen, json, quick } = parse();
+  const options = parse();
   const reason = whyNoLab();
   if (reason !== undefined) throw new Error(reason);
   const entries: Entry[] = [];
-  for (const bench of chosen) {
-    const machine = readMachine(checkout);
-    const measured = await bench.run(makeContext(bench, quick));
-    if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
-    const file = store(bench, measured, machine);
-    entries.push(...toEntries(bench, measured));
-    if (!json) console.log(formatMeasured(bench, measured));
-    console.error(`stored in ${path.relative(checkout, file)}\n`);
+  for (const bench of options.chosen) {
+    const result = await runOne(bench, options);
+    const file = storeResult(RESULTS, result);
+    entries.push(...toEntries(result));
+    if (!options.json) console.log(formatMeasured(result));
+    for (const earlier of options.earlier.filter((one) => one.bench === bench.name))
+      console.error(formatComparison(compareRuns(earlier, result)));
+    console.error(`${result.seconds} s, stored in ${path.relative(checkout, file)}\n`);
   }
-  if (json) console.log(JSON.stringify(entries, undefined, 2));
+  if (options.json) console.log(JSON.stringify(entries, undefined, 2));
   const missed = entries.filter((entry) => entry.holds === false);
   for (const { claim } of missed) console.error(`missed: ${claim}`);
 }

@@ -9,7 +9,7 @@ import { readManifest } from "../control/source/manifest.ts";
 import type { Bench, Context, Measured } from "./bench.ts";
 import { manifestOf } from "./manifests.ts";
 import { figure } from "./rounds.ts";
-import { endpointAddress, makeManifest } from "./services.ts";
+import { endpointAddress, makeManifest, type Shape } from "./services.ts";
 
 const SERVICES = 10_000;
 const ENDPOINTS = 10;
@@ -100,7 +100,8 @@ async function timeChanges(
 async function run(context: Context): Promise<Measured> {
   context.progress("making objects");
   const numbers = Array.from({ length: SERVICES }, (_, service) => service);
-  const objects = numbers.flatMap((service) => read(manifestOf(service, ENDPOINTS)));
+  const ofTcp: Shape = { services: SERVICES, endpoints: ENDPOINTS, protocolOf: () => "TCP" };
+  const objects = numbers.flatMap((service) => read(manifestOf(service, ofTcp)));
   const scratch = timeScratch(objects, context);
   const { rows, encoded } = await timeChanges(objects, context);
   const shape = `${SERVICES} service ports × ${ENDPOINTS} endpoints`;

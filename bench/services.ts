@@ -38,10 +38,15 @@ export interface Shape {
   /** Endpoints of each Service. */
   endpoints: number;
   protocolOf: (service: number) => Protocol;
+  /** Where each is served beside its cluster IP; nowhere if left out. */
+  nodePortOf?: (service: number) => { address: string; port: number };
+  /** The node that all endpoints are on; by default that is not told, and they are elsewhere. */
+  endpointsOn?: string;
 }
 
 /** The rows of such Services, each with a cluster IP. */
-export function* makeRows({ services, endpoints, protocolOf }: Shape): Generator<ServiceRow> {
+export function* makeRows(shape: Shape): Generator<ServiceRow> {
+  const { services, endpoints, protocolOf, nodePortOf } = shape;
   for (let service = 0; service < services; service++) {
     const backends = Array.from({ length: endpoints }, (_, index): BackendRow => {
       const address = endpointAddress(service * endpoints + index);
@@ -61,11 +66,14 @@ export function* makeRows({ services, endpoints, protocolOf }: Shape): Generator
       port: "",
       protocol,
       family: 4,
-      type: "ClusterIP",
+      type: nodePortOf ? "NodePort" : "ClusterIP",
       externalPolicy: "Cluster",
       affinitySeconds: 0,
       sources: undefined,
-      frontends: [{ kind: "clusterIP", address: serviceAddress(service), port: SERVICE_PORT }],
+      frontends: [
+        { kind: "clusterIP", address: serviceAddress(service), port: SERVICE_PORT },
+        ...(nodePortOf ? [{ kind: "nodePort" as const, ...nodePortOf(service) }] : []),
+      ],
       backends,
       internal: all,
       inside: all,
@@ -74,23 +82,33 @@ export function* makeRows({ services, endpoints, protocolOf }: Shape): Generator
   }
 }
 
+export interface Manifested {
+  protocol: Protocol;
+  endpoints: readonly string[];
+  /** Its port on every node; by default it has none. */
+  nodePort?: number | undefined;
+  /** The node that its endpoints are on; by default that is not told. */
+  endpointsOn?: string | undefined;
+}
+
 /** The Service and EndpointSlice of this number as a manifest in JSON, with these endpoints. */
 export function makeManifest(
   service: number,
-  { protocol, endpoints }: { protocol: Protocol; endpoints: readonly string[] },
+  { protocol, endpoints, nodePort, endpointsOn }: Manifested,
 ): string {
   const name = serviceName(service);
+  const port = { protocol, port: SERVICE_PORT, targetPort: ENDPOINT_PORT };
   const objects = [
     {
       apiVersion: "v1",
       kind: "Service",
       metadata: { name, namespace: "bench", uid: name },
       spec: {
-        type: "ClusterIP",
+        type: nodePort === undefined ? "ClusterIP" : "NodePort",
         clusterIP: serviceAddress(service),
         clusterIPs: [serviceAddress(service)],
         ipFamilies: ["IPv4"],
-        ports: [{ protocol, port: SERVICE_PORT, targetPort: ENDPOINT_PORT }],
+        ports: [nodePort === undefined ? port : { ...port, nodePort }],
       },
     },
     {
@@ -101,9 +119,16 @@ export function makeManifest(
       ports: [{ name: "", protocol, port: ENDPOINT_PORT }],
       endpoints: endpoints.map((address) => ({
         addresses: [address],
+        nodeName: endpointsOn,
         conditions: { ready: true },
       })),
     },
   ];
   return JSON.stringify({ apiVersion: "v1", kind: "List", items: objects });
+}
+
+/** A Node with this address as a manifest in JSON. */
+export function makeNodeManifest({ name, address }: { name: string; address: string }): string {
+  const status = { addresses: [{ type: "InternalIP", address }] };
+  return JSON.stringify({ apiVersion: "v1", kind: "Node", metadata: { name }, status });
 }

@@ -46,6 +46,7 @@ export interface Libbpf {
   programAttachType(program: ProgramHandle): number;
   programSetAutoload(program: ProgramHandle, wanted: boolean): number;
   programSetLog(program: ProgramHandle, buffer: Pointer | null, length: number): number;
+  programSetLogLevel(program: ProgramHandle, level: number): number;
   programFdById(id: number): number;
   btfLoad(id: number): BtfHandle | null;
   btfData(btf: BtfHandle, length: Uint32Array): Pointer | null;
@@ -125,6 +126,7 @@ const LIBBPF: { readonly [name in keyof Libbpf]: string } = {
   programAttachType: "int bpf_program__expected_attach_type(void *)",
   programSetAutoload: "int bpf_program__set_autoload(void *, bool)",
   programSetLog: "int bpf_program__set_log_buf(void *, void *, size_t)",
+  programSetLogLevel: "int bpf_program__set_log_level(void *, uint32_t)",
   programFdById: "int bpf_prog_get_fd_by_id(uint32_t)",
   btfLoad: "void *btf__load_from_kernel_by_id(uint32_t)",
   btfData: "const void *btf__raw_data(const void *, void *)",

@@ -77,6 +77,19 @@ test("a program that the verifier refuses is named, with its log", (t) => {
   t.throws(() => object.load(), { instanceOf: BpfError });
 });
 
+test("the verifier's statistics come with a load that asks for them, by program", (t) => {
+  if (!hasRoot(t)) return;
+  const object = BpfObject.open(testdata("connect"));
+  t.teardown(() => object.close());
+  const statistics = object.loadWithStatistics();
+  t.deepEqual([...statistics.keys()], ["redirect", "add"]);
+  for (const text of statistics.values()) t.regex(text, /processed \d+ insns .*total_states \d+/);
+  t.true(object.program("add").fd > 0);
+  const refused = BpfObject.open(testdata("rejected"));
+  t.teardown(() => refused.close());
+  t.throws(() => refused.loadWithStatistics(), { instanceOf: BpfError });
+});
+
 test("a program left out of the load is no hindrance", (t) => {
   if (!hasRoot(t)) return;
   const object = BpfObject.open(testdata("rejected"));

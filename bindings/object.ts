@@ -22,6 +22,9 @@ import { BpfMap } from "./map.ts";
 /** The largest log the kernel writes; memory is used only as far as it is written. */
 const LOG_BYTES = 16 * 1024 * 1024 - 1;
 const LOG_LINES_SHOWN = 5;
+/** BPF_LOG_STATS: three lines a program, and nothing else. */
+const LOG_STATISTICS = 4;
+const STATISTICS_BYTES = 4096;
 const TEST_RUN_BYTES = 80;
 /** How much longer a program may make a frame in a test run. */
 const TEST_HEADROOM = 512;
@@ -197,6 +200,30 @@ export class BpfObject {
     }
   }
 
+  /**
+   * The same, and returns what the verifier says of its work on each program that it took, by name.
+   * Throws BpfError without the verifier's reasons: load() tells them.
+   */
+  loadWithStatistics(): Map<string, string> {
+    const { calloc, free } = loadLibc();
+    const programs = this.programs();
+    const buffer = calloc(programs.length, STATISTICS_BYTES);
+    if (buffer === null)
+      throw new BpfError({ operation: "load", subject: this.path, code: "ENOMEM" });
+    const textOf = (index: number) => (buffer + BigInt(index * STATISTICS_BYTES)) as Pointer;
+    try {
+      for (const [index, program] of programs.entries())
+        program.setLog(textOf(index), STATISTICS_BYTES, LOG_STATISTICS);
+      takeWarnings();
+      const error = loadLibbpf().objectLoad(this.#open());
+      if (error !== 0) throw this.#loadError(error, "");
+      this.#loaded = true;
+      return new Map(programs.map(({ name }, index) => [name, textAt(textOf(index))]));
+    } finally {
+      free(buffer);
+    }
+  }
+
   /** Frees the object; pinned maps and links stay. Any use of it or its parts then throws. */
   close(): void {
     if (this.#handle !== undefined) loadLibbpf().objectClose(this.#handle);
@@ -350,9 +377,15 @@ export class Program {
     pinDescriptor(this.fd, path);
   }
 
-  /** Only for BpfObject.load(): where the verifier writes when it refuses the program. */
-  setLog(buffer: Pointer, length: number): void {
-    const code = loadLibbpf().programSetLog(this.#open(), buffer, length);
+  /**
+   * Only for BpfObject: where the verifier writes, when it refuses the program or, with a level,
+   * what that asks for.
+   */
+  setLog(buffer: Pointer, length: number, level = 0): void {
+    const bpf = loadLibbpf();
+    const code =
+      bpf.programSetLog(this.#open(), buffer, length) ||
+      bpf.programSetLogLevel(this.#open(), level);
     if (code !== 0) throw new BpfError({ operation: "configure", subject: this.name, code });
   }
 

@@ -253,7 +253,8 @@ __noinline int translate_unusual(struct __sk_buff *ctx, struct passage *passage)
 static __always_inline bool skb_parse(struct __sk_buff *ctx, struct packet *packet, __u32 network,
 				      bool ipv6)
 {
-	__u32 wanted = network + sizeof(struct ipv6hdr) + TCP_BYTES;
+	__u32 header = ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+	__u32 wanted = network + header + TCP_BYTES;
 
 	if (ctx->data + wanted > ctx->data_end)
 		bpf_skb_pull_data(ctx, ctx->len < wanted ? ctx->len : wanted);

@@ -69,6 +69,13 @@ labTest("pods, nodes and the outside reach a pod over both families, as themselv
   }),
 );
 
+labTest("commands are the machine's, not those that npm puts before them", (t) =>
+  withLab(async (lab) => {
+    const { stdout } = await lab.outside.run(["sh", "-c", "command -v nft"]);
+    t.regex(stdout, /sbin\/nft$/m);
+  }),
+);
+
 labTest("a closed port is refused, and an untranslated Service address is prohibited", (t) =>
   withLab(async (lab) => {
     const target = pod(lab, "pod-a2");

@@ -111,6 +111,11 @@ wait_until_empty() {
 	done
 }
 
+# The command path without what npm puts before it: a package of ours brings an `nft` that is none.
+machine_path() {
+	echo "$PATH" | tr : '\n' | grep -v /node_modules/ | paste -sd :
+}
+
 # Process 1 inside. It stays, instead of becoming the command: a shell that waits for one child
 # reaps orphans as well, which most commands would not do.
 inner() {
@@ -119,7 +124,8 @@ inner() {
 	mount -t bpf none /sys/fs/bpf || fail "Cannot mount bpffs: the kernel needs CONFIG_BPF_SYSCALL"
 	mount_tree
 	ip link set lo up
-	export BPFSVC_LAB=1
+	PATH=$(machine_path)
+	export PATH BPFSVC_LAB=1
 	status=0
 	"$@" || status=$?
 	exit "$status"

@@ -8,8 +8,10 @@ own() {
 	[ ! -e bench/results ] || chown -R -h --reference=. bench/results
 }
 trap own EXIT
-sh scripts/setup.sh >&2
+sh scripts/setup.sh bench >&2
 node scripts/build.mjs >&2
 # libc's headers and the linker come with Debian's clang.
-clang -O2 -Wall -Wextra -Werror -o build/bench/probe bench/probe.c
+for program in probe sender; do
+	clang -O2 -Wall -Wextra -Werror -o "build/bench/$program" "bench/$program.c"
+done
 sh lab/shell.sh node build/bench/run.js "$@"

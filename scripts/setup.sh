@@ -23,6 +23,11 @@ wanted='
 /usr/sbin/conntrack conntrack
 /usr/lib/python3/dist-packages/scapy python3-scapy
 '
+[ "${1-}" != bench ] || wanted="$wanted
+/usr/sbin/nft nftables
+/usr/sbin/iptables-legacy-restore iptables
+/usr/sbin/bpftool bpftool
+"
 
 fail() {
 	echo "setup: $*" >&2
