@@ -231,8 +231,9 @@ struct client {
 	__u64 cookie;	     /* the key again: an element can be recycled under a reader */
 	struct address ipv4; /* the address that it connects from; zeros if not known */
 	struct address ipv6;
-	__u8 inside; /* 1: a pod, as far as semantics §6.3 goes */
-	__u8 reserved[7];
+	__u8 inside_ipv4; /* 1: a pod for what it asks over IPv4 (semantics §6.3, §6.4) */
+	__u8 inside_ipv6;
+	__u8 reserved[6];
 };
 
 /* svc_affinity: the endpoint a client got last (semantics §11). */
@@ -277,8 +278,7 @@ struct socket_records {
 	struct bpf_spin_lock lock;
 	__u32 count; /* records in use, from the first on */
 	__u32 clock; /* advances with every use */
-	__u16 found; /* scratch of whoever holds the lock, as is left */
-	__u16 left;
+	__u32 reserved;
 	struct record record[SOCKET_RECORDS];
 };
 
@@ -286,8 +286,7 @@ struct socket_records_more {
 	struct bpf_spin_lock lock;
 	__u32 count;
 	__u32 next; /* the record to replace when all are in use */
-	__u16 found;
-	__u16 left;
+	__u32 reserved;
 	struct record record[SOCKET_RECORDS_MORE];
 };
 /* With the kernel's own 100 bytes or so: what Linux 7 allocates without locks. */
