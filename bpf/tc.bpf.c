@@ -197,8 +197,6 @@ static __always_inline int translate_icmp(struct __sk_buff *ctx, struct passage 
 	struct way way = {};
 	__u32 kind;
 
-	if (!passage_is_sound(ctx, passage))
-		return TC_ACT_UNSPEC;
 	if (type == (packet->ipv6 ? ICMP6_ECHO_REQUEST : ICMP_ECHO_REQUEST))
 		return passage->leaving ? TC_ACT_UNSPEC : echo_answer(ctx, passage);
 	if (!icmp_is_error(packet, type))
@@ -226,10 +224,14 @@ static __always_inline int translate_icmp(struct __sk_buff *ctx, struct passage 
 __noinline int translate_unusual(struct __sk_buff *ctx, struct passage *passage)
 {
 	const struct address *asked;
+	int what;
 
 	if (!passage)
 		return TC_ACT_UNSPEC;
-	switch (unusual_read(ctx, &passage->packet, ctx->protocol == bpf_htons(ETH_P_IPV6))) {
+	what = unusual_read(ctx, &passage->packet, ctx->protocol == bpf_htons(ETH_P_IPV6));
+	if (what != UNUSUAL_OTHER && !passage_is_sound(ctx, passage))
+		return TC_ACT_UNSPEC;
+	switch (what) {
 	case UNUSUAL_PACKET:
 	case UNUSUAL_FRAGMENT:
 		return TC_ACT_OK;

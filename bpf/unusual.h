@@ -185,7 +185,9 @@ __noinline int unusual_read(struct __sk_buff *ctx, struct packet *packet, bool i
 	if (ipv6 && chain.offset && protocol_is_extension(chain.protocol))
 		return UNUSUAL_LOST; /* what it is of stands in the first alone */
 	if (chain.protocol == (ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
-		return chain.is_fragment ? UNUSUAL_OTHER : UNUSUAL_ICMP;
+		return chain.is_fragment || packet->length < network_bytes(packet) + ICMP_BYTES ?
+			       UNUSUAL_OTHER :
+			       UNUSUAL_ICMP;
 	if (chain.protocol == (ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP) && !chain.is_fragment) {
 		packet->tuple.destination_port = chain.id;
 		return UNUSUAL_TUNNEL;
@@ -214,7 +216,7 @@ __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 	bytes = tunnel_bytes(packet->ipv6);
 	if (passage->leaving || network_bytes(packet) != (__u32)bytes ||
 	    !(filter_lookup(&packet->tuple.destination) & FILTER_ENDPOINT) ||
-	    !skb_is_sound(ctx, packet))
+	    packet->length < 2 * bytes)
 		return TC_ACT_UNSPEC;
 	if (packet->ipv6) {
 		struct ipv6hdr ip;
@@ -308,6 +310,7 @@ static __always_inline bool inner_read(struct __sk_buff *ctx, const struct packe
 		inner->transport = inner->network + ip.ihl * 4;
 	}
 	if (inner->tuple.protocol == FLOW_NO_PROTOCOL ||
+	    inner->transport + UDP_BYTES > packet->network + packet->length ||
 	    bpf_skb_load_bytes(ctx, inner->transport, &ports, sizeof(ports)))
 		return false;
 	*(__u32 *)&inner->tuple.source_port = ports;

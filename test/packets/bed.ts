@@ -231,11 +231,16 @@ export class Bed {
       this.maps[name].withMemory((memory) => memory.fill(0));
     for (const name of ["svc_affinity", "svc_fragments"] as const)
       for (const key of this.maps[name].keys()) this.maps[name].delete(key);
-    this.maps.svc_answers.set(new Uint8Array(4), new Uint8Array(this.maps.svc_answers.valueBytes));
+    this.allowAnswers();
     const valueSize = this.maps.svc_reasons.get(new Uint8Array(4))!.length;
     const count = reason.REASON_COUNT;
     for (let index = 0; index < count; index++)
       this.maps.svc_reasons.set(Uint8Array.of(index, 0, 0, 0), new Uint8Array(valueSize));
+  }
+
+  /** Forgets how many answers were sent, of which there may be only so many in a second. */
+  allowAnswers(): void {
+    this.maps.svc_answers.set(new Uint8Array(4), new Uint8Array(this.maps.svc_answers.valueBytes));
   }
 
   /** How often each reason was counted, those that were not left out. */

@@ -157,35 +157,47 @@ export class Judge {
     const { before, after, arrival } = change;
     if (!isSummedAlike(change)) return { fault: "a fragment's part of the checksum has changed" };
     if (this.#isReply(before, after)) return { fate: "reply" };
-    const sent = this.#known.sent(before);
-    if (sent && keyOf(sent) === keyOf(after)) return { fate: "request" };
-    const decision = this.#oracle.decide(before);
-    if (decision.outcome !== "endpoints")
-      return { fault: `it was translated, to be is "${decision.outcome}"` };
-    const to = textOf(after.destination);
-    const endpoint = decision.endpoints.find(
-      ({ address, port }) => address === to && port === after.destinationPort,
-    );
-    if (!endpoint) return { fault: "it was sent to what is no endpoint of its Service" };
+    if (this.#isRequest(before, after)) return this.#requested(before, after);
+    const { outcome } = this.#oracle.decide(before);
+    if (outcome !== "endpoints") return { fault: `it was translated, to be is "${outcome}"` };
+    if (!this.#isEndpoint(before, after))
+      return { fault: "it was sent to what is no endpoint of its Service" };
     const isKept = after.source === before.source;
     if (!isKept && !this.#own.has(after.source)) return { fault: "its source is a stranger's" };
     if (arrival.hook === "xdp" && isKept) return { fault: "XDP has sent on a foreign source" };
+    return this.#requested(before, after);
+  }
+
+  /** From now on replies are this connection's, even if those of an earlier one were alike. */
+  #requested(before: PacketRead, after: PacketRead): Judgement {
     this.#known.add({ request: tupleOf(before), sent: tupleOf(after), family: before.family });
     return { fate: "request" };
   }
 
-  /** A reply is known by its request, also by one that was seen to begin a connection in vain. */
+  #isRequest(before: Tuple, after: Tuple): boolean {
+    const sent = this.#known.sent(before);
+    return (sent && keyOf(sent) === keyOf(after)) || this.#mayHaveBegun(before, after);
+  }
+
   #isReply(before: Tuple, after: Tuple): boolean {
     const reply = this.#known.replied(before);
     if (reply && keyOf(reply) === keyOf(after)) return true;
-    const request = turn(after);
+    return this.#mayHaveBegun(turn(after), turn(before));
+  }
+
+  /** A connection may have begun with a packet that was then dropped, or that shows no ports. */
+  #mayHaveBegun(request: Tuple, sent: Tuple): boolean {
     if (!this.#known.hasTried(request)) return false;
+    const isKept = sent.source === request.source || this.#own.has(sent.source);
+    return isKept && this.#isEndpoint(request, sent);
+  }
+
+  #isEndpoint(request: Tuple, { destination, destinationPort }: Tuple): boolean {
     const decision = this.#oracle.decide(request);
-    const from = textOf(before.source);
-    return (
-      (before.destination === after.destination || this.#own.has(before.destination)) &&
-      decision.outcome === "endpoints" &&
-      decision.endpoints.some(({ address, port }) => address === from && port === before.sourcePort)
+    if (decision.outcome !== "endpoints") return false;
+    const to = textOf(destination);
+    return decision.endpoints.some(
+      ({ address, port }) => address === to && port === destinationPort,
     );
   }
 
@@ -194,6 +206,7 @@ export class Judge {
     const to = textOf(after.destination);
     const isKept = after.source === before.source || this.#own.has(after.source);
     for (const tuple of this.#known.datagrams(before)) {
+      this.#known.try(tuple);
       const reply = this.#known.replied(tuple);
       if (reply?.source === after.source && reply.destination === after.destination)
         return { fate: "fragment" };
@@ -208,8 +221,7 @@ export class Judge {
   #judgeError({ before, after }: Change): Judgement {
     const got = turn(before.inner!);
     const becomes = turn(after.inner!);
-    const sent = this.#known.sent(got);
-    if (!(sent && keyOf(sent) === keyOf(becomes)) && !this.#isReply(got, becomes))
+    if (!this.#isRequest(got, becomes) && !this.#isReply(got, becomes))
       return { fault: "an error is about a packet that its receiver has not sent" };
     if (after.destination !== becomes.destination) return { fault: "an error went to a stranger" };
     const isReporter = [before.source, becomes.source].includes(after.source);
