@@ -37,10 +37,12 @@ export interface FlowReport {
   broken?: { code: string; at: number };
 }
 
-/** The question of a round: different in every round, and at every place of it. */
+/** The question of a round: never the same as another, since late answers may come, and different
+ * at every place of it. */
 function questionOf(round: number, bytes: number): Buffer {
   const question = Buffer.alloc(bytes);
   for (let place = 0; place < bytes; place++) question[place] = 35 + ((round + place * 7) % 57);
+  question.write(`${round} `);
   return question;
 }
 
