@@ -37,6 +37,9 @@ const CANNOT_BREAK = /^on a kernel that cannot break sockets/;
 const SLOW_STALE =
   /^(on a kernel that cannot|thousands of|an endpoint that left while|a node's agent sees)/;
 
+/** Packets of each protocol and family at each hook; every case takes minutes. */
+const PASSAGE = /^(TCP|UDP|SCTP) to |^node port /;
+
 const SUBSET: readonly Part[] = [
   { file: "test/kernels/features.js" },
   { file: "bindings/iterator.test.js" },
@@ -45,6 +48,8 @@ const SUBSET: readonly Part[] = [
   { file: "bindings/object.test.js" },
   { file: "bindings/running.test.js" },
   { file: "bindings/system.test.js" },
+  { file: "test/packets/settings.test.js" },
+  { file: "test/packets/cases.test.js", only: PASSAGE },
   { file: "test/scenarios/tcp.test.js" },
   { file: "test/scenarios/udp.test.js", kernels: ["oldest", "newest"] },
   { file: "test/scenarios/verdicts.test.js", kernels: ["oldest"] },
