@@ -94,17 +94,20 @@ static __always_inline __u64 sequence_read(void)
  * by inserting the new one ahead and unlinking the old one: a reader between the two finds neither,
  * and looks again if it was so.
  */
-static __noinline __u64 overflow_lookup(const struct frontend_key *key, __u32 hash)
+static __noinline __u64 overflow_lookup(const struct frontend_key *wanted, __u32 hash)
 {
+	/* Linux 6.1 takes no key from memory that a function which is not static was given. */
+	struct frontend_key key = *wanted;
+
 #pragma nounroll
 	for (__u32 attempt = 0; attempt < BALANCE_ATTEMPTS; attempt = loop_next(attempt)) {
 		__u64 sequence = sequence_read();
-		const __u64 *value = bpf_map_lookup_elem(&svc_overflow, key);
+		const __u64 *value = bpf_map_lookup_elem(&svc_overflow, &key);
 		__u64 word = value ? READ_ONCE(*value) : 0;
 
 		/* Keys of one bucket share bits of the check, so it alone is not proof enough. */
 		if (value && word >> 40 == hash >> 8 &&
-		    bpf_map_lookup_elem(&svc_overflow, key) == value && READ_ONCE(*value) == word)
+		    bpf_map_lookup_elem(&svc_overflow, &key) == value && READ_ONCE(*value) == word)
 			return word;
 		if (!value && !(sequence & 1) && sequence == sequence_read())
 			return 0;
@@ -215,6 +218,14 @@ static __always_inline void frontend_follow(__u64 frontend, const struct request
 		choice->table = request_inside(request) ? TABLE_INSIDE : TABLE_OUTSIDE;
 }
 
+/* The service that was chosen. As in overflow_lookup(), its key is on the stack. */
+static __always_inline struct service *service_lookup(const struct choice *choice)
+{
+	__u32 id = choice->service;
+
+	return bpf_map_lookup_elem(&svc_services, &id);
+}
+
 /* Whether a guarded service may be asked from where the request comes: VERDICT_FORWARD if so. */
 static __noinline enum verdict source_check(const struct request *request, struct choice *choice,
 					    struct service *service, enum guard guard)
@@ -246,7 +257,7 @@ static __always_inline enum verdict source_verdict(const struct request *request
 
 	if (frontend_kind(frontend) != FRONTEND_LOAD_BALANCER)
 		return VERDICT_FORWARD;
-	service = bpf_map_lookup_elem(&svc_services, &choice->service);
+	service = service_lookup(choice);
 	if (!service)
 		return VERDICT_RETRY;
 	guard = READ_ONCE(service->guard);
@@ -377,7 +388,7 @@ static __always_inline enum verdict backend_select(const struct request *request
 
 	if (request->keep && choice_keep(choice, request->keep))
 		return VERDICT_FORWARD;
-	service = bpf_map_lookup_elem(&svc_services, &choice->service);
+	service = service_lookup(choice);
 	if (!service)
 		return VERDICT_RETRY;
 	verdict = service->affinity_seconds ? backend_affine(service, request, choice) :
@@ -408,7 +419,7 @@ static __always_inline void refusal_count(const struct choice *choice)
 	if (choice->reason != REASON_REFUSED && choice->reason != REASON_DROPPED &&
 	    choice->reason != REASON_SOURCE_RANGE)
 		return;
-	service = bpf_map_lookup_elem(&svc_services, &choice->service);
+	service = service_lookup(choice);
 	if (service)
 		__sync_fetch_and_add(choice->reason == REASON_REFUSED ? &service->refused :
 									&service->dropped,

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import path from "node:path";
 import type { Addresses } from "./addresses.ts";
 import type { Calls, Request, Response, SocketCalls } from "./helper.ts";
-import { waitFor } from "./wait.ts";
+import { PATIENCE, waitFor } from "./wait.ts";
 
 export interface Outcome {
   code: number;
@@ -107,7 +107,7 @@ export class Host {
     command: readonly string[],
     options: { timeoutSeconds?: number; input?: string; env?: Record<string, string> } = {},
   ): Promise<Outcome> {
-    const seconds = options.timeoutSeconds ?? 10;
+    const seconds = (options.timeoutSeconds ?? 10) * PATIENCE;
     const child = this.spawn(command, {
       env: { ...process.env, ...options.env },
       timeout: seconds * 1000,

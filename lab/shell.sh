@@ -83,7 +83,8 @@ outer() {
 	# A background command's input is /dev/null unless it has been kept on another descriptor.
 	exec 3<&0
 	# Tests make sure that they are not in here (lab.ts).
-	export BPFSVC_OUTSIDE="$(readlink /proc/self/ns/net)"
+	BPFSVC_OUTSIDE=$(readlink /proc/self/ns/net)
+	export BPFSVC_OUTSIDE
 	(
 		echo 0 >"$cgroup/cgroup.procs"
 		exec setpriv --pdeathsig KILL unshare --cgroup --net --pid --fork --kill-child=KILL \

@@ -2,6 +2,9 @@
 // use it as well.
 import { setTimeout as delay } from "node:timers/promises";
 
+/** By what all waiting for something is longer: for slow machines, such as emulated ones. */
+export const PATIENCE = Number(process.env.BPFSVC_PATIENCE ?? 1);
+
 /**
  * Calls `condition` until it gives something else than false or undefined, and returns that. An
  * error thrown on the way counts as "not yet". Throws when `timeoutSeconds` (default 10) are over,
@@ -11,7 +14,7 @@ export async function waitFor<T>(
   condition: () => T | false | undefined | Promise<T | false | undefined>,
   options: { what: string; timeoutSeconds?: number },
 ): Promise<T> {
-  const seconds = options.timeoutSeconds ?? 10;
+  const seconds = (options.timeoutSeconds ?? 10) * PATIENCE;
   const deadline = performance.now() + seconds * 1000;
   let cause: unknown;
   do {

@@ -13,7 +13,7 @@ const checks = [
   ["node_modules/.bin/biome", "check", "--error-on-warnings", "."],
   ["node_modules/.bin/tsc", "-p", "tsconfig.json", "--noEmit"],
   ["clang-format", "--dry-run", "--Werror", ...files("*.c", "*.h")],
-  ...files("*.sh").map((file) => ["sh", "-n", file]),
+  ["shellcheck", ".ci/run", ...files("*.sh")],
 ];
 let failed = false;
 for (const [command, ...args] of checks) {

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what a bare Debian 12 or Ubuntu 24.04 with Node and npm lacks: Debian packages (as root)
-# and npm packages. Costs next to nothing when nothing is missing.
+# and npm packages. Costs next to nothing when nothing is missing. Arguments name groups of further
+# Debian packages that only some commands need.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -9,6 +10,7 @@ wanted='
 /usr/bin/clang clang
 /usr/bin/clang-format clang-format
 /usr/include/bpf/bpf_helpers.h libbpf-dev
+/usr/bin/shellcheck shellcheck
 /usr/bin/git git
 /usr/bin/setpriv util-linux
 /bin/ip iproute2
@@ -23,16 +25,39 @@ wanted='
 /usr/sbin/conntrack conntrack
 /usr/lib/python3/dist-packages/scapy python3-scapy
 '
-[ "${1-}" != bench ] || wanted="$wanted
+# What the bench compares with.
+wanted_bench='
 /usr/sbin/nft nftables
 /usr/sbin/iptables-legacy-restore iptables
 /usr/sbin/bpftool bpftool
-"
+'
+# What test:kernels boots other kernels with.
+wanted_kernels='
+/usr/bin/qemu-system-x86_64 qemu-system-x86
+/usr/share/doc/busybox-static/copyright busybox-static
+/usr/bin/cpio cpio
+/usr/sbin/depmod kmod
+'
+# What test:image builds and runs an image with.
+wanted_image='
+/usr/bin/buildah buildah
+/usr/bin/crun crun
+/usr/bin/mmdebstrap mmdebstrap
+'
 
 fail() {
 	echo "setup: $*" >&2
 	exit 1
 }
+
+for group in "$@"; do
+	case $group in
+	bench) wanted="$wanted$wanted_bench" ;;
+	kernels) wanted="$wanted$wanted_kernels" ;;
+	image) wanted="$wanted$wanted_image" ;;
+	*) fail "there is no group '$group': there are bench, kernels and image" ;;
+	esac
+done
 
 node_version=$(node --version 2>/dev/null) || fail "Node is missing: install Node 20.19 or later, with npm 9 or later"
 node -e '

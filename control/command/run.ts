@@ -20,7 +20,6 @@ import { createLogger, type Logger } from "../log.ts";
 import { Cluster } from "../model/cluster.ts";
 import type { ProxyConfig } from "../model/config.ts";
 import { cgroup2Root, defaultNodeName, defaultRouteAddresses } from "../source/host.ts";
-import { KubernetesSource } from "../source/kubernetes/kubernetes.ts";
 import { ManifestSource } from "../source/manifests.ts";
 import type { Source } from "../source/source.ts";
 import { makeMonitor } from "./monitoring.ts";
@@ -41,7 +40,7 @@ export async function run(options: RunOptions): Promise<void> {
   if (options.initOnly) return log.info("There is nothing to set up ahead: --init-only ends here");
   const { proxy: config } = settings;
   const nodeName = settings.nodeName ?? defaultNodeName();
-  const source = makeSource(settings, { nodeName, stateFile: options.stateFile, log });
+  const source = await makeSource(settings, { nodeName, stateFile: options.stateFile, log });
   const { cgroup, rodata, kernel, lock } = await openMaps(options, { config, log });
   const fallbackNodeAddresses = defaultRouteAddresses();
   const cluster = new Cluster({ nodeName, fallbackNodeAddresses, config });
@@ -131,14 +130,19 @@ async function openMaps(
   return { cgroup, rodata, kernel, lock };
 }
 
-/** The place that objects come from. Throws UserError if there is none. */
-function makeSource(
+/**
+ * The place that objects come from: a client of Kubernetes, which is most of the agent's code, is
+ * loaded only for a server. Throws UserError if there is none.
+ */
+async function makeSource(
   { source }: Config,
   { stateFile, ...options }: { nodeName: string; stateFile: string | undefined; log: Logger },
-): Source {
+): Promise<Source> {
   if ("manifests" in source) return new ManifestSource(source.manifests);
-  if (source.kubeconfig !== undefined || process.env.KUBERNETES_SERVICE_HOST !== undefined)
+  if (source.kubeconfig !== undefined || process.env.KUBERNETES_SERVICE_HOST !== undefined) {
+    const { KubernetesSource } = await import("../source/kubernetes/kubernetes.ts");
     return new KubernetesSource({ ...source, ...options, statePath: stateFile });
+  }
   throw new UserError(
     "bpfsvc run needs a place for objects: give --kubeconfig FILE or --manifests PATH, or run it " +
       "in a pod of the cluster",

@@ -6,24 +6,64 @@ const HYBRID = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=75
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw`;
 const UNIFIED = "31 23 0:28 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate";
 const ODD = "31 23 0:28 / /mnt/my\\040groups rw - cgroup2 none rw";
-const all = () => true;
+const UNIFIED_ON_HOST = "0::/system.slice/bpfsvc.service";
+
+/** A process of the machine itself that sees these mounts. */
+function onHost(mountinfo: string, isVisible = (_folder: string) => true): string {
+  return cgroup2Root({ mountinfo, own: UNIFIED_ON_HOST, isVisible, isMachineRoot: () => true });
+}
 
 test("the cgroup v2 tree is found where it is mounted", (t) => {
-  t.is(cgroup2Root(HYBRID, all), "/sys/fs/cgroup/unified");
-  t.is(cgroup2Root(UNIFIED, all), "/sys/fs/cgroup");
-  t.is(cgroup2Root(ODD, all), "/mnt/my groups");
-  t.is(cgroup2Root(`${ODD}\n${UNIFIED}`, all), "/sys/fs/cgroup");
+  t.is(onHost(HYBRID), "/sys/fs/cgroup/unified");
+  t.is(onHost(UNIFIED), "/sys/fs/cgroup");
+  t.is(onHost(ODD), "/mnt/my groups");
+  t.is(onHost(`${ODD}\n${UNIFIED}`), "/sys/fs/cgroup");
 });
 
 test("a cgroup v2 mount that another mount hides is not taken", (t) => {
-  const isVisible = (folder: string) => folder === "/sys/fs/cgroup";
-  t.is(cgroup2Root(`${HYBRID}\n${UNIFIED}`, isVisible), "/sys/fs/cgroup");
+  t.is(
+    onHost(`${HYBRID}\n${UNIFIED}`, (folder) => folder === "/sys/fs/cgroup"),
+    "/sys/fs/cgroup",
+  );
 });
 
 test("without a cgroup v2 tree the error names the fix", (t) => {
-  t.throws(() => cgroup2Root("31 23 0:28 / /proc rw - proc proc rw", all), {
+  t.throws(() => onHost("31 23 0:28 / /proc rw - proc proc rw"), {
     message: /mount -t cgroup2 none \/sys\/fs\/cgroup/,
   });
+});
+
+/** The mounts of a container's own cgroup and of the host's, as a container sees them. */
+const CONTAINERS = [
+  {
+    namespace: "of its own",
+    own: "0::/",
+    inner: UNIFIED,
+    outer: "32 23 0:28 /../../../.. /host/cgroup ro - cgroup2 cgroup2 rw",
+  },
+  {
+    namespace: "of the host",
+    own: "0::/kubepods.slice/pod1/bpfsvc",
+    inner: UNIFIED.replace(" / ", " /kubepods.slice/pod1/bpfsvc "),
+    outer: "32 23 0:28 / /host/cgroup ro - cgroup2 cgroup2 rw",
+  },
+] as const;
+
+for (const { namespace, own, inner, outer } of CONTAINERS)
+  test(`in a container with a cgroup namespace ${namespace} the host's tree is taken`, (t) => {
+    for (const mountinfo of [`${inner}\n${outer}`, `${outer}\n${inner}`])
+      t.is(
+        cgroup2Root({ mountinfo, own, isVisible: () => true, isMachineRoot: () => false }),
+        "/host/cgroup",
+      );
+  });
+
+test("a container's own cgroup is refused, with the fix", (t) => {
+  const view = { mountinfo: UNIFIED, own: "0::/", isVisible: () => true };
+  t.throws(() => cgroup2Root({ ...view, isMachineRoot: () => false }), {
+    message: /mount the host's \/sys\/fs\/cgroup into the container/,
+  });
+  t.is(cgroup2Root({ ...view, isMachineRoot: () => true }), "/sys/fs/cgroup");
 });
 
 const ROUTES: Readonly<Record<string, string>> = {

@@ -1,7 +1,8 @@
 // What the agent asks its own machine: names, addresses and file systems, from /proc and the
 // kernel's interface list. Sees the network namespace that it runs in.
-import { readFileSync, statfsSync } from "node:fs";
+import { existsSync, readFileSync, statfsSync } from "node:fs";
 import { hostname, networkInterfaces } from "node:os";
+import path from "node:path";
 import { canonicalAddress } from "../model/address.ts";
 
 const CGROUP2_MAGIC = 0x63677270;
@@ -12,29 +13,58 @@ export function defaultNodeName(): string {
   return hostname().toLowerCase();
 }
 
+/** Where cgroup2Root() looks; the machine's own unless given. */
+export interface CgroupView {
+  /** /proc/self/mountinfo. */
+  mountinfo?: string;
+  /** /proc/self/cgroup: the cgroup that this process is in. */
+  own?: string;
+  /** Whether a folder is in a cgroup v2 tree; another mount may hide it. */
+  isVisible?: (folder: string) => boolean;
+  /** Whether a folder is the root of the machine's tree, which alone has no type. */
+  isMachineRoot?: (folder: string) => boolean;
+}
+
 /**
- * The root of the cgroup v2 tree as this process sees it, from /proc/self/mountinfo: the one at the
- * usual place, if several are mounted. Throws if there is none.
+ * The outermost folder of the cgroup v2 tree that this process can see, and of several mounts of it
+ * the usual one. In a container that is the machine's tree only if it was mounted there; its own
+ * one, which holds no pod, is refused. Throws, naming the fix, if there is none.
  */
-export function cgroup2Root(
+export function cgroup2Root({
   mountinfo = readFileSync("/proc/self/mountinfo", "utf8"),
-  isVisible: (folder: string) => boolean = isCgroup2,
-): string {
-  const roots: string[] = [];
+  own = readFileSync("/proc/self/cgroup", "utf8"),
+  isVisible = isCgroup2,
+  isMachineRoot = (folder) => !existsSync(path.join(folder, "cgroup.type")),
+}: CgroupView = {}): string {
+  const trees: { folder: string; depth: number }[] = [];
   for (const line of mountinfo.split("\n")) {
     const [left = "", right = ""] = line.split(" - ");
-    const mountPoint = left.split(" ")[4];
-    if (mountPoint && right.startsWith("cgroup2 ")) roots.push(unescapeMount(mountPoint));
+    const [, , , root, mountPoint] = left.split(" ");
+    if (!root || !mountPoint || !right.startsWith("cgroup2 ")) continue;
+    const folder = unescapeMount(mountPoint);
+    // A mount may lie under another, as /sys/fs/cgroup/unified under a new /sys/fs/cgroup.
+    if (isVisible(folder)) trees.push({ folder, depth: depthOf(unescapeMount(root)) });
   }
-  // A mount may lie under another, as /sys/fs/cgroup/unified under a new /sys/fs/cgroup.
-  const visible = roots.filter(isVisible);
-  const usual = USUAL_CGROUPS.find((folder) => visible.includes(folder));
-  const root = usual ?? visible[0];
-  if (root !== undefined) return root;
+  const depth = Math.min(...trees.map((tree) => tree.depth));
+  const outermost = trees.filter((tree) => tree.depth === depth).map(({ folder }) => folder);
+  const root = USUAL_CGROUPS.find((folder) => outermost.includes(folder)) ?? outermost[0];
+  if (root === undefined)
+    throw new Error(
+      'No cgroup v2 tree is mounted: run "mount -t cgroup2 none /sys/fs/cgroup", or name a folder ' +
+        "in one with --cgroup",
+    );
+  const isOwn = depth === 0 && /^0::\/$/m.test(own) && !isMachineRoot(root);
+  if (!isOwn) return root;
   throw new Error(
-    'No cgroup v2 tree is mounted: run "mount -t cgroup2 none /sys/fs/cgroup", or name a folder ' +
-      "in one with --cgroup",
+    `Only this container's own cgroup is to be seen, at "${root}", and no pod is in it: mount the ` +
+      "host's /sys/fs/cgroup into the container, or name a folder with --cgroup",
   );
+}
+
+/** How far a mount's root lies below the cgroup namespace's; above it has parts "..". */
+function depthOf(root: string): number {
+  const parts = root.split("/").filter((part) => part !== "");
+  return parts.reduce((depth, part) => depth + (part === ".." ? -1 : 1), 0);
 }
 
 function isCgroup2(folder: string): boolean {

@@ -12,12 +12,17 @@ import type { Answer } from "../../lab/helper.ts";
 import type { Helper, Host, Outcome, Running } from "../../lab/host.ts";
 import { Lab, type LabNode } from "../../lab/lab.ts";
 import type { LabOptions } from "../../lab/topology.ts";
-import { waitFor } from "../../lab/wait.ts";
+import { PATIENCE, waitFor } from "../../lab/wait.ts";
 import { type Manifest, makeNode } from "./objects.ts";
 
 export const COMMAND = path.resolve(import.meta.dirname, "../../../dist/bpfsvc.js");
 /** The port that every pod's TCP and UDP server listens on, over both families. */
 export const POD_PORT = 8080;
+/** On a slow machine maps are small: a dump goes through all of them, and tests dump often. */
+const SIZES =
+  PATIENCE > 1
+    ? ["--max-frontends=4096", "--max-services=1024", "--max-backends=4096", "--max-slots=16384"]
+    : [];
 
 export interface AgentOptions {
   arguments?: readonly string[];
@@ -95,7 +100,7 @@ export class Stage {
     const { arguments: rest = [], source, node = this.node, command = COMMAND } = options;
     const { name, cgroup, pins } = node;
     const place = ["--node", name, "--cgroup", cgroup, "--pins", pins];
-    const flags = [...(source ?? ["--manifests", this.folder]), ...place, ...rest];
+    const flags = [...(source ?? ["--manifests", this.folder]), ...place, ...SIZES, ...rest];
     return [process.execPath, command, "run", ...flags];
   }
 
