@@ -21,7 +21,9 @@ const MACS = {
   out: "02:00:00:00:00:03",
   sink: "02:00:00:00:00:04",
 } as const;
-/** The devices by their names: the generator's, the node's towards it and away from it, the sink's. */
+/**
+ * The devices by their names: the generator's, the node's towards it and away from it, the sink's.
+ */
 export type Device = keyof typeof MACS;
 const CLIENT = "203.0.113.10";
 /** 64k flows come from two addresses, more from those that follow. */

@@ -129,7 +129,8 @@ function readFigures(samples: Samples): Figure[] {
 async function run(context: Context): Promise<Measured> {
   const samples = await measure(context);
   const notes = [
-    "From a client outside through a router to a node port, whose endpoint is a pod of that node. " +
+    "From a client outside through a router to a node port, whose endpoint is a pod of " +
+      "that node. " +
       "The client's address stays with bpfsvc; rules rewrite it, as kube-proxy has them do.",
   ];
   return { figures: readFigures(samples), samples, notes };

@@ -281,7 +281,8 @@ async function run(context: Context): Promise<Measured> {
     await node.ip(`route add local ${ENDPOINT_PREFIX} dev lo`);
     const samples = await measure(node, context);
     const notes = [
-      "The clock starts in the API server, before it takes the object, and ends when a connection " +
+      "The clock starts in the API server, before it takes the object, and ends when a " +
+        "connection " +
         "arrives at the new endpoint; one is tried every 100 µs or so. API server, agent and " +
         "client share the machine. minSyncPeriod is 0. Quartiles beside p99 are of all changes.",
       "CPU time is of all threads of the agent, those of the runtime included.",

@@ -1,4 +1,5 @@
-// What differs between two runs of one bench. Pure; knows figures, not what they are of.
+// What differs between two runs of one bench, by their quartiles. Pure; knows figures, not what
+// they are of.
 import type { Figure } from "./bench.ts";
 import { formatNumber, formatTable } from "./report.ts";
 import type { Result } from "./result.ts";

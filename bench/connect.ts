@@ -1,7 +1,7 @@
 // What a connection to a Service costs that is new: TCP connects and UDP questions per second of
-// CPU, and how long one takes, from a pod and from the node to an endpoint in another pod. Directly,
-// through bpfsvc, and through the rules of kube-proxy's modes, for the same Services. All the work,
-// the other pod's and the node's, is on the asking thread.
+// CPU, and how long one takes, from a pod and from the node to an endpoint in another pod.
+// Directly, through bpfsvc, and through the rules of kube-proxy's modes, for the same Services. All
+// the work, the other pod's and the node's, is on the asking thread.
 import type { Bench, Context, Figure, Goal, Measured, Plot } from "./bench.ts";
 import { lastCpu } from "./machine.ts";
 import { makePlaces, type Place, serveByRules } from "./pods.ts";
@@ -294,7 +294,8 @@ async function run(context: Context): Promise<Measured> {
     '"1000×10" are 1,000 Services, half of them of TCP and half of UDP, with 10 endpoints each. ' +
       "A TCP connect is socket(), connect() and close(); a UDP question has a socket of its own, " +
       "and ends with the answer.",
-    "What a kernel thread does later is on nobody's bill: the clearing of conntrack's table above " +
+    "What a kernel thread does later is on nobody's bill: the clearing of conntrack's " +
+      "table above " +
       "all, which only the rivals have.",
   ];
   const figures = [

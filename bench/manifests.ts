@@ -24,7 +24,9 @@ export class Manifests {
     if (node) writeFileSync(path.join(this.folder, "node.json"), makeNodeManifest(node));
   }
 
-  /** Makes Service 0 one of TCP with this endpoint; returns when that stood, of process.hrtime(). */
+  /**
+   * Makes Service 0 one of TCP with this endpoint; returns when that stood, of process.hrtime().
+   */
   edit(endpoint: string): number {
     this.#writeFirst(makeManifest(0, { protocol: "TCP", endpoints: [endpoint] }));
     return Number(process.hrtime.bigint());

@@ -239,7 +239,8 @@ async function run(context: Context): Promise<Measured> {
   try {
     const samples = await measure(lab, context);
     const notes = [
-      "UDP packets of 64 bytes over veth with native XDP; every flow is known and answered before " +
+      "UDP packets of 64 bytes over veth with native XDP; every flow is known and " +
+        "answered before " +
         `the clock starts. ${SHAPE.services} Services × ${SHAPE.endpoints} endpoints on other ` +
         "nodes: the destination is translated and the source is rewritten.",
       "The generator and the sink take what XDP drop takes, in every figure. There and back a " +

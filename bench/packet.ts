@@ -224,7 +224,8 @@ async function measure(lab: Lab, context: Context): Promise<Measured> {
     const samples = await interleave(cases, { usual: ROUNDS, tries: TRIES, context });
     const notes = [
       `By the kernel's own clock, the mean of ${REPEAT} runs, of ${TRIES} such series the ` +
-        "quickest. What the kernel takes to run a program at all is in the figures of all programs.",
+        "quickest. What the kernel takes to run a program at all is in the figures of " +
+        "all programs.",
       `${SERVICES} services × 10 endpoints on other nodes unless said otherwise, asked at their ` +
         "load balancer addresses: destination and source are rewritten. New flows find free " +
         "places, as the agent's sweep keeps them, but where they take another's.",

@@ -118,8 +118,8 @@ function askRefused(from: Host): Question[] {
 }
 
 /**
- * What a client outside can ask, of each node and by routes to any. An endpoint on another node than
- * the one that was asked sees that one in the client's place.
+ * What a client outside can ask, of each node and by routes to any. An endpoint on another node
+ * than the one that was asked sees that one in the client's place.
  */
 export function askFromOutside({ outside: from, nodes }: Lab): Question[] {
   const seenAs = [from, ...Object.values(nodes)];

@@ -145,7 +145,7 @@ test("iptables: a large cluster's endpoints have no comments", (t) => {
   t.is(lines.filter((line) => line.includes("--comment")).length, 1);
 });
 
-test("what the generators do not write is refused, so that no rival is flattered or spared", (t) => {
+test("what generators do not write is refused: no rival is flattered or spared", (t) => {
   t.throws(() => toRuleService({ ...plain, affinitySeconds: 10 }), { message: /affinity/ });
   t.throws(() => toRuleService({ ...plain, externalPolicy: "Local" }), { message: /Local/ });
   t.throws(() => toRuleService({ ...plain, family: 6 }), { message: /IPv6/ });

@@ -14,7 +14,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#define MOST_WORDS 10 /* of 8 bytes: all headers of a packet of IPv6 and TCP */
+#define MOST_WORDS 10			  /* of 8 bytes: all headers of a packet of IPv6 and TCP */
 #define LAST_WORD  (header_words * 8 - 4) /* where the last 4 bytes of them begin */
 
 const volatile __u64 header[MOST_WORDS];

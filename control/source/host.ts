@@ -50,13 +50,15 @@ export function cgroup2Root({
   const root = USUAL_CGROUPS.find((folder) => outermost.includes(folder)) ?? outermost[0];
   if (root === undefined)
     throw new Error(
-      'No cgroup v2 tree is mounted: run "mount -t cgroup2 none /sys/fs/cgroup", or name a folder ' +
+      'No cgroup v2 tree is mounted: run "mount -t cgroup2 none /sys/fs/cgroup", or name ' +
+        "a folder " +
         "in one with --cgroup",
     );
   const isOwn = depth === 0 && /^0::\/$/m.test(own) && !isMachineRoot(root);
   if (!isOwn) return root;
   throw new Error(
-    `Only this container's own cgroup is to be seen, at "${root}", and no pod is in it: mount the ` +
+    `Only this container's own cgroup is to be seen, at "${root}", and no pod is in it: ` +
+      `mount the ` +
       "host's /sys/fs/cgroup into the container, or name a folder with --cgroup",
   );
 }

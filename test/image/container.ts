@@ -47,7 +47,8 @@ export interface ContainerOptions {
 
 /**
  * Writes a bundle for crun and returns the command that runs it, in the node's network, PID
- * namespace and cgroup. What lies outside the lab is in the folder, which is the caller's to remove.
+ * namespace and cgroup. What lies outside the lab is in the folder, which is the caller's to
+ * remove.
  */
 export function makeContainer(options: ContainerOptions): { folder: string; command: string[] } {
   const { node } = options;

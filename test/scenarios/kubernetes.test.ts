@@ -115,7 +115,8 @@ async function commandInPod(): Promise<{ command: string[]; env: Record<string, 
   await writeFile(path.join(account, "namespace"), "kube-system");
   const flags = ["--nftables-min-sync-period", "0s"];
   // A mount namespace of its own, as a pod has: nobody else sees this /run.
-  const enter = `mount -t tmpfs pod /run && mkdir -p $1 && cp ${account}/* $1 && shift && exec "$@"`;
+  const copy = `mkdir -p $1 && cp ${account}/* $1`;
+  const enter = `mount -t tmpfs pod /run && ${copy} && shift && exec "$@"`;
   const { hostname, port } = new URL(url);
   return {
     command: [
