@@ -205,8 +205,8 @@ export class Judge {
   #judgeFragment({ before, after }: Change): Judgement {
     const to = textOf(after.destination);
     const isKept = after.source === before.source || this.#own.has(after.source);
+    this.#known.try(before);
     for (const tuple of this.#known.datagrams(before)) {
-      this.#known.try(tuple);
       const reply = this.#known.replied(tuple);
       if (reply?.source === after.source && reply.destination === after.destination)
         return { fate: "fragment" };
