@@ -3,7 +3,7 @@
  * Connections that pass through the node: lookup, insert, remove. The only file that knows how they
  * are stored: a set-associative table in an array, each flow one cache line, in one of two sets of
  * one page. A flow appears at once and is read whole; both halves of a connection come and go
- * together. Decides nothing about packets (docs/decisions/0010-flow-table.md).
+ * together. Decides nothing about packets (docs/decisions/0012-flow-table.md).
  */
 #ifndef BPFSVC_FLOW_H
 #define BPFSVC_FLOW_H
