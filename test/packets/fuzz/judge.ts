@@ -324,7 +324,7 @@ function isRefusal(out: Uint8Array, { family, protocol, transport }: PacketRead)
   return out[transport] === type && out[transport + 1] === code;
 }
 
-/** Of a first fragment, whose checksum cannot be told: that what it adds to the sum has not changed. */
+/** Of a first fragment, whose checksum cannot be told: that what it adds to the sum stays. */
 function isSummedAlike({ frame, before, out, after }: Change): boolean {
   if (!before.isFragment || before.protocol === SCTP) return true;
   if (
