@@ -228,7 +228,7 @@ __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 		struct iphdr ip;
 
 		if (bpf_skb_load_bytes(ctx, packet->transport, &ip, sizeof(ip)) ||
-		    ip.version != 4 || ip.ihl < 5)
+		    ip.version != 4 || ip.ihl < 5 || packet->length < bytes + ip.ihl * 4)
 			return TC_ACT_UNSPEC;
 		address_from_ipv4(&inner, ip.daddr);
 	}

@@ -146,8 +146,8 @@ const hex = (frame: Uint8Array) => Buffer.from(frame).toString("hex");
 
 function describe({ frame, arrival }: Made, { verdict, frame: out }: Run): string {
   const wrong = faultNames(readFrame(frame)?.faults ?? 0) || "nothing";
-  const place = JSON.stringify(arrival);
-  return `${place}, wrong is ${wrong}\n   ${hex(frame)}\n   ${verdict} ${hex(out)}`;
+  const became = `${hex(frame)}\n   ${verdict} ${hex(out)}`;
+  return `${JSON.stringify(arrival)}, wrong is ${wrong}\n   ${became}`;
 }
 
 async function playPart(part: Part, seed: number): Promise<void> {

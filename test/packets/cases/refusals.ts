@@ -46,6 +46,18 @@ const refused: Case[] = [
       },
     ],
   },
+  {
+    title: "no endpoint anywhere: a reset is answered by nothing",
+    steps: ({ at, ip }) =>
+      (["xdp", "ingress", "egress"] as const).flatMap((hook) =>
+        ["R", "RA"].map((flags) => ({
+          hook,
+          packet: `${ip(at.client, at.vip)}/${tcp(KEPT, EMPTY_PORT, flags)}`,
+          verdict: "dropped" as const,
+          reason: "no_connection",
+        })),
+      ),
+  },
   ...(["UDP", "SCTP"] as const).map((transport) => ({
     title: `no endpoint anywhere: a sender of ${transport} is told that the port is unreachable`,
     steps: ({ at, ip, answer, error }: Words): Step[] => {

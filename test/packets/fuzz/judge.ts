@@ -205,8 +205,8 @@ export class Judge {
   #judgeFragment({ before, after }: Change): Judgement {
     const to = textOf(after.destination);
     const isKept = after.source === before.source || this.#own.has(after.source);
+    this.#known.try(before);
     for (const tuple of this.#known.datagrams(before)) {
-      this.#known.try(tuple);
       const reply = this.#known.replied(tuple);
       if (reply?.source === after.source && reply.destination === after.destination)
         return { fate: "fragment" };
@@ -324,9 +324,7 @@ function isRefusal(out: Uint8Array, { family, protocol, transport }: PacketRead)
   return out[transport] === type && out[transport + 1] === code;
 }
 
-/**
- * Of a first fragment, whose checksum cannot be told: that what it adds to the sum has not changed.
- */
+/** Of a first fragment, whose checksum cannot be told: that what it adds to the sum stays. */
 function isSummedAlike({ frame, before, out, after }: Change): boolean {
   if (!before.isFragment || before.protocol === SCTP) return true;
   if (

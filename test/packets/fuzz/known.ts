@@ -35,9 +35,10 @@ export class Known {
     this.#recent[this.#next++ % RECENT] = connection;
   }
 
-  /** A packet was dropped or answered. */
-  try(tuple: Tuple): void {
-    this.#tried.add(keyOf(tuple));
+  /** A packet was dropped or answered, or has no ports: what it asked may have begun. */
+  try(packet: PacketRead): void {
+    const asked = packet.isLater ? this.datagrams(packet) : [packet.inner ?? packet];
+    for (const tuple of asked) this.#tried.add(keyOf(tuple));
   }
 
   hasTried(tuple: Tuple): boolean {
