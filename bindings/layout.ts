@@ -135,7 +135,8 @@ export interface Client {
   cookie: bigint;
   ipv4: Uint8Array;
   ipv6: Uint8Array;
-  inside: number;
+  insideIpv4: number;
+  insideIpv6: number;
 }
 
 /** struct client */
@@ -145,22 +146,25 @@ export const client = {
     cookie: 0,
     ipv4: 8,
     ipv6: 24,
-    inside: 40,
+    insideIpv4: 40,
+    insideIpv6: 41,
   },
   read(view: DataView, at: number): Client {
     return {
       cookie: view.getBigUint64(at, true),
       ipv4: readBytes(view, at + 8, 16),
       ipv6: readBytes(view, at + 24, 16),
-      inside: view.getUint8(at + 40),
+      insideIpv4: view.getUint8(at + 40),
+      insideIpv6: view.getUint8(at + 41),
     };
   },
   write(view: DataView, at: number, value: Client): void {
     view.setBigUint64(at, value.cookie, true);
     writeBytes(view, at + 8, { bytes: value.ipv4, length: 16, field: "client.ipv4" });
     writeBytes(view, at + 24, { bytes: value.ipv6, length: 16, field: "client.ipv6" });
-    view.setUint8(at + 40, value.inside);
-    writeZeros(view, at + 41, 7);
+    view.setUint8(at + 40, value.insideIpv4);
+    view.setUint8(at + 41, value.insideIpv6);
+    writeZeros(view, at + 42, 6);
   },
 } as const;
 
@@ -817,8 +821,6 @@ export const slotPair = {
 export interface SocketRecords {
   count: number;
   clock: number;
-  found: number;
-  left: number;
 }
 
 /** struct socket_records */
@@ -827,8 +829,6 @@ export const socketRecords = {
   offset: {
     count: 4,
     clock: 8,
-    found: 12,
-    left: 14,
     record: 16,
   },
   stride: {
@@ -838,23 +838,18 @@ export const socketRecords = {
     return {
       count: view.getUint32(at + 4, true),
       clock: view.getUint32(at + 8, true),
-      found: view.getUint16(at + 12, true),
-      left: view.getUint16(at + 14, true),
     };
   },
   write(view: DataView, at: number, value: SocketRecords): void {
     view.setUint32(at + 4, value.count, true);
     view.setUint32(at + 8, value.clock, true);
-    view.setUint16(at + 12, value.found, true);
-    view.setUint16(at + 14, value.left, true);
+    writeZeros(view, at + 12, 4);
   },
 } as const;
 
 export interface SocketRecordsMore {
   count: number;
   next: number;
-  found: number;
-  left: number;
 }
 
 /** struct socket_records_more */
@@ -863,8 +858,6 @@ export const socketRecordsMore = {
   offset: {
     count: 4,
     next: 8,
-    found: 12,
-    left: 14,
     record: 16,
   },
   stride: {
@@ -874,15 +867,12 @@ export const socketRecordsMore = {
     return {
       count: view.getUint32(at + 4, true),
       next: view.getUint32(at + 8, true),
-      found: view.getUint16(at + 12, true),
-      left: view.getUint16(at + 14, true),
     };
   },
   write(view: DataView, at: number, value: SocketRecordsMore): void {
     view.setUint32(at + 4, value.count, true);
     view.setUint32(at + 8, value.next, true);
-    view.setUint16(at + 12, value.found, true);
-    view.setUint16(at + 14, value.left, true);
+    writeZeros(view, at + 12, 4);
   },
 } as const;
 
@@ -1270,4 +1260,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x4f7e3f4e527a4cbbn;
+export const layoutHash = 0x4a0446145e1bae07n;

@@ -25,6 +25,19 @@ static __always_inline __u32 loop_next(__u32 index)
 	return index;
 }
 
+/*
+ * 32 ones if a value is 0, else none. Loops choose by masks: the verifier follows both ways of each
+ * branch, and there would be hundreds. Not by 64 ones: it takes them for -1, and follows that and
+ * 0 apart (Linux 6.18).
+ */
+static __always_inline __u64 mask_if_zero(__u32 value)
+{
+	__u64 mask = ((__u64)value - 1) >> 32;
+
+	barrier_var(mask);
+	return mask;
+}
+
 static __always_inline __u32 address_sum(const struct address *address)
 {
 	return address->word[0] * 0x9e3779b1 + address->word[1] * 0x85ebca77 +

@@ -155,15 +155,12 @@ static __always_inline bool range_contains(const struct address *address)
 	__u32 index = 0;
 	const struct service_ranges *ranges = bpf_map_lookup_elem(&svc_ranges, &index);
 	__u32 active = ranges ? READ_ONCE(ranges->active) : 0;
+	__u64 within = 0;
 
 #pragma nounroll
-	for (int i = 0; i < SERVICE_RANGES && active >> i; i++) {
-		const struct service_range *range = &ranges->range[i];
-
-		if (active >> i & 1 && !range_difference(range, address))
-			return true;
-	}
-	return false;
+	for (int i = 0; i < SERVICE_RANGES && active >> i; i++)
+		within |= active >> i & mask_if_zero(range_difference(&ranges->range[i], address));
+	return within & 1;
 }
 
 /* The u64 of what captures a key, 0 if nothing does. */

@@ -96,14 +96,19 @@ SEC("iter/udp")
 int svc_break_udp(struct bpf_iter__udp *ctx)
 {
 	struct sock_common *sk = (struct sock_common *)ctx->udp_sk;
+	const struct socket_set *set;
 	struct address peer;
 	struct reply reply = {};
+	__u64 cookie;
 	__be16 port;
 	__u8 broken = 1;
 
 	if (!sk || !peer_of(sk, &peer, &port))
 		return 0;
-	if (!socket_reply((struct bpf_sock *)sk, bpf_get_socket_cookie(sk), &peer, port, &reply))
+	cookie = bpf_get_socket_cookie(sk);
+	set = socket_set_lookup(cookie);
+	if (!(set && place_reply(set, cookie, &peer, port, &reply)) &&
+	    !storage_reply((struct bpf_sock *)sk, &peer, port, &reply))
 		return 0;
 	/* Connected straight to the endpoint, without a Service, since that was asked last. */
 	if (!(address_difference(&reply.address, &peer) | (reply.port ^ port)))

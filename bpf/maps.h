@@ -49,10 +49,10 @@ enum limit {
 	FLOW_IDLE_UDP = 180,
 	FLOW_IDLE_UNREPLIED = 60,
 	FLOW_IDLE_CLOSED = 10,
-	FLOW_CLOCK_AHEAD = 256, /* last_used may be so much later than what a reader takes for now */
-	FLOW_GROUP = 16,   /* elements in a page: both that a flow may be in are in one */
-	HOP_BITS = 10,	   /* a flow's hop: index in svc_hops | generation << 10 */
-	NODE_SOURCES = 64, /* addresses of this node in svc_node; the first is not used */
+	FLOW_CLOCK_AHEAD = 256, /* last_used may be later than a reader's "now" by so much */
+	FLOW_GROUP = 16,	/* elements in a page: both that a flow may be in are in one */
+	HOP_BITS = 10,		/* a flow's hop: index in svc_hops | generation << 10 */
+	NODE_SOURCES = 64,	/* addresses of this node in svc_node; the first is not used */
 };
 
 /*
@@ -232,8 +232,9 @@ struct client {
 	__u64 cookie;	     /* the key again: an element can be recycled under a reader */
 	struct address ipv4; /* the address that it connects from; zeros if not known */
 	struct address ipv6;
-	__u8 inside; /* 1: a pod, as far as semantics §6.3 goes */
-	__u8 reserved[7];
+	__u8 inside_ipv4; /* 1: a pod for what it asks over IPv4 (semantics §6.3, §6.4) */
+	__u8 inside_ipv6;
+	__u8 reserved[6];
 };
 
 /* svc_affinity: the endpoint a client got last (semantics §11). */
@@ -278,8 +279,7 @@ struct socket_records {
 	struct bpf_spin_lock lock;
 	__u32 count; /* records in use, from the first on */
 	__u32 clock; /* advances with every use */
-	__u16 found; /* scratch of whoever holds the lock, as is left */
-	__u16 left;
+	__u32 reserved;
 	struct record record[SOCKET_RECORDS];
 };
 
@@ -287,8 +287,7 @@ struct socket_records_more {
 	struct bpf_spin_lock lock;
 	__u32 count;
 	__u32 next; /* the record to replace when all are in use */
-	__u16 found;
-	__u16 left;
+	__u32 reserved;
 	struct record record[SOCKET_RECORDS_MORE];
 };
 /* With the kernel's own 100 bytes or so: what Linux 7 allocates without locks. */

@@ -19,7 +19,8 @@ const volatile bool remember_tcp = false;
 const volatile __u64 node_netns = 0;
 
 /* Whether clients that are not in svc_clients count as pods (semantics §6.4). */
-const volatile bool pods_inside = true;
+const volatile bool pods_inside_ipv4 = true;
+const volatile bool pods_inside_ipv6 = true;
 
 /* An enum reaches BTF, and so the agent, only through a variable or field of its type. */
 const volatile enum limit limit_for_btf = 0;
@@ -89,11 +90,14 @@ static __always_inline bool client_lookup(__u64 cookie, struct client *copy)
 static __always_inline bool request_inside(const struct request *request)
 {
 	__u64 cookie = bpf_get_netns_cookie(request->context);
+	bool ipv4 = address_is_ipv4(&request->key.address);
 	struct client client;
 
 	if (cookie == node_netns)
 		return true;
-	return client_lookup(cookie, &client) ? client.inside : pods_inside;
+	if (!client_lookup(cookie, &client))
+		return ipv4 ? pods_inside_ipv4 : pods_inside_ipv6;
+	return ipv4 ? client.inside_ipv4 : client.inside_ipv6;
 }
 
 /* False for zeros, and for the IPv4 address of zeros. */
@@ -171,7 +175,7 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 {
 	bool udp = ctx->protocol == IPPROTO_UDP;
 	struct request request = { .context = ctx };
-	struct choice choice;
+	struct choice choice = {};
 	enum verdict verdict;
 	__u64 frontend;
 
@@ -205,12 +209,11 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 /* The way back: an endpoint's address becomes the Service address that this socket asked. */
 static __always_inline int translate_back(struct bpf_sock_addr *ctx, bool ipv6)
 {
-	__u64 cookie = bpf_get_socket_cookie(ctx);
 	struct address sender;
 	struct reply reply = {};
 
 	peer_get(ctx, ipv6, &sender);
-	if (socket_reply(ctx->sk, cookie, &sender, ctx->user_port, &reply))
+	if (socket_reply(ctx, &sender, ctx->user_port, &reply))
 		peer_set(ctx, ipv6, &reply.address, reply.port);
 	return 1;
 }

@@ -44,6 +44,41 @@ static __always_inline void record_set(struct record *record, const struct front
 	WRITE_ONCE(record->reference, choice->reference);
 }
 
+/* 32 ones if a socket's clock showed one time after another, else none. */
+static __always_inline __u64 mask_if_after(__u32 time, __u32 before)
+{
+	__u64 mask = (__u64)((before - time) >> 31) * 0xffffffff;
+
+	barrier_var(mask);
+	return mask;
+}
+
+/*
+ * Where a frontend's records are: the one in force, and that of the endpoint it left. Of 64 bits,
+ * or Linux 6.1 would not see that a check of the low half bounds all of it.
+ */
+struct place {
+	__u64 current;
+	__u64 left;
+};
+
+/* Both are max where there is none. */
+static __always_inline struct place records_find(const struct record *record, __u32 count,
+						 __u32 max, const struct frontend_key *key)
+{
+	struct place place = { max, max };
+
+	for (__u64 i = 0; i < max && i < count; i++) {
+		__u64 reference = READ_ONCE(record[i].reference);
+		__u64 same = mask_if_zero(frontend_difference(&record[i], key));
+		__u64 left = mask_if_zero(reference | reference >> 32);
+
+		place.current ^= (place.current ^ i) & same & ~left;
+		place.left ^= (place.left ^ i) & same & left;
+	}
+	return place;
+}
+
 /*
  * The reference in force for a frontend, 0 if none. Needs no lock: a record half written by
  * another thread yields a reference that backend_lookup() proves or rejects.
@@ -51,91 +86,71 @@ static __always_inline void record_set(struct record *record, const struct front
 static __always_inline __u64 records_recall(struct record *record, __u32 count, __u32 max,
 					    const struct frontend_key *key, __u32 clock)
 {
-	for (__u32 i = 0; i < max && i < count; i++) {
-		__u64 reference = READ_ONCE(record[i].reference);
+	__u64 current = records_find(record, count, max, key).current;
 
-		if (frontend_difference(&record[i], key) | !reference)
-			continue;
-		record[i].used = clock;
-		return reference;
-	}
-	return 0;
-}
-
-/*
- * Under the lock: where a frontend's record is and where that of the endpoint it left is, *count
- * for those that are not there. Both go through memory, and callers read *count anew: the
- * verifier would otherwise follow every value that the loop leaves.
- */
-static __always_inline void records_find(const struct record *record, const __u32 *count, __u32 max,
-					 const struct frontend_key *key, __u16 *found, __u16 *left)
-{
-	__u32 end = READ_ONCE(*count);
-
-	*found = end;
-	*left = end;
-	for (__u32 i = 0; i < max && i < end; i++) {
-		if (frontend_difference(&record[i], key))
-			continue;
-		if (record[i].reference)
-			*found = i;
-		else
-			*left = i;
-	}
+	if (current >= max)
+		return 0;
+	record[current].used = clock;
+	return READ_ONCE(record[current].reference);
 }
 
 /*
  * Under the lock: the choice becomes the frontend's record; an endpoint that was left keeps one,
  * for replies. A choice without a reference is for replies only. False if there is no room.
  */
-static __always_inline bool records_store(struct record *record, __u32 *count, __u16 *found,
-					  __u16 *left, __u32 max, const struct frontend_key *key,
+static __always_inline bool records_store(struct record *record, __u32 *count, __u32 max,
+					  const struct frontend_key *key,
 					  const struct choice *choice, __u32 clock)
 {
-	__u32 current, old;
+	struct place place = records_find(record, *count, max, key);
+	/* Read anew: of the first one the verifier knows too much after the loop. */
+	__u64 end = READ_ONCE(*count);
+	__u64 current = choice->reference ? place.current : place.left;
 
-	records_find(record, count, max, key, found, left);
-	old = READ_ONCE(*left);
-	current = choice->reference ? READ_ONCE(*found) : old;
-	if (current >= max)
-		return false;
-	if (current == READ_ONCE(*count)) {
-		*count = current + 1;
-	} else if (record[current].reference != choice->reference && old < max) {
-		record[old] = record[current];
-		WRITE_ONCE(record[old].reference, 0);
-		if (old == READ_ONCE(*count))
-			*count = old + 1;
+	if (current >= max) {
+		if (end >= max)
+			return false;
+		current = end;
+		*count = end + 1;
+	} else if (record[current].reference != choice->reference) {
+		/* What was in force stays for replies, in the place of what was left before. */
+		__u64 left = place.left < max ? place.left : end;
+
+		if (left < max) {
+			record[left] = record[current];
+			WRITE_ONCE(record[left].reference, 0);
+			if (left == end)
+				*count = end + 1;
+		}
 	}
 	record_set(&record[current], key, choice, clock);
 	return true;
 }
 
 /*
- * Under the lock: the frontend that a reply's sender stands for, and when it was used; of several
- * the one used last.
+ * Under the lock: the frontend that a reply's sender stands for, of several the one used last, if
+ * that was after reply->used.
  */
-static __always_inline bool records_reply(const struct record *record, __u32 count, __u16 *found,
-					  __u32 max, const struct address *address, __be16 port,
+static __always_inline bool records_reply(const struct record *record, __u32 count, __u32 max,
+					  const struct address *address, __be16 port,
 					  struct reply *reply)
 {
-	__u32 best;
+	__u64 latest = reply->used, found = max;
 
-	*found = max;
-	for (__u32 i = 0; i < max && i < count; i++) {
-		if (backend_difference(&record[i], address, port))
-			continue;
-		best = READ_ONCE(*found);
-		if (best >= max || (__s32)(record[i].used - record[best].used) > 0)
-			*found = i;
+	for (__u64 i = 0; i < max && i < count; i++) {
+		__u32 used = record[i].used;
+		__u64 mask = mask_if_zero(backend_difference(&record[i], address, port)) &
+			     mask_if_after(used, latest);
+
+		latest ^= (latest ^ used) & mask;
+		found ^= (found ^ i) & mask;
 	}
-	best = READ_ONCE(*found);
-	if (best >= max)
+	if (found >= max)
 		return false;
-	reply->address = record[best].frontend_address;
-	reply->port = record[best].frontend_port;
-	reply->used = record[best].used;
-	reply->reference = record[best].reference;
+	reply->address = record[found].frontend_address;
+	reply->port = record[found].frontend_port;
+	reply->used = record[found].used;
+	reply->reference = record[found].reference;
 	return true;
 }
 
@@ -223,20 +238,17 @@ static __always_inline void place_free(__u64 cookie)
 			WRITE_ONCE(set->cookie[place], 0);
 }
 
-/* The endpoint reference that this socket keeps for a frontend, 0 if none. */
-static __always_inline __u64 socket_recall(struct bpf_sock_addr *ctx,
-					   const struct frontend_key *key)
+/*
+ * What a socket keeps in its storage for a frontend. Not static, as the functions below: see
+ * frontend_find_again().
+ */
+__noinline __u64 storage_recall(struct bpf_sock_addr *ctx, const struct frontend_key *key)
 {
-	__u64 cookie = bpf_get_socket_cookie(ctx), reference;
-	struct socket_set *set = socket_set_lookup(cookie);
+	struct socket_records *few = bpf_sk_storage_get(&svc_sockets, ctx->sk, NULL, 0);
 	struct socket_records_more *more;
-	struct socket_records *few;
+	__u64 reference;
 
-	reference = set ? place_recall(set, cookie, key) : 0;
-	if (reference)
-		return reference;
-	few = bpf_sk_storage_get(&svc_sockets, ctx->sk, NULL, 0);
-	if (!few)
+	if (!few || !key)
 		return 0;
 	few->clock++;
 	reference = records_recall(few->record, few->count, SOCKET_RECORDS, key, few->clock);
@@ -248,26 +260,41 @@ static __always_inline __u64 socket_recall(struct bpf_sock_addr *ctx,
 	return records_recall(more->record, more->count, SOCKET_RECORDS_MORE, key, few->clock);
 }
 
+/* The endpoint reference that this socket keeps for a frontend, 0 if none. */
+static __always_inline __u64 socket_recall(struct bpf_sock_addr *ctx,
+					   const struct frontend_key *key)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx), reference;
+	struct socket_set *set = socket_set_lookup(cookie);
+
+	reference = set ? place_recall(set, cookie, key) : 0;
+	if (reference || !bpf_sk_storage_get(&svc_sockets, ctx->sk, NULL, 0))
+		return reference;
+	return storage_recall(ctx, key);
+}
+
 /* The socket has SOCKET_RECORDS destinations already: remember one more, or instead of another. */
-static __noinline void socket_remember_more(struct bpf_sock *sk, const struct frontend_key *key,
-					    const struct choice *choice, __u32 clock)
+__noinline int storage_remember_more(struct bpf_sock_addr *ctx, const struct frontend_key *key,
+				     const struct choice *choice, __u32 clock)
 {
 	struct socket_records_more *more;
 	bool stored;
 
-	more = bpf_sk_storage_get(&svc_socket_more, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!key || !choice)
+		return 0;
+	more = bpf_sk_storage_get(&svc_socket_more, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!more) {
 		reason_count(REASON_NO_SOCKET_STORE);
-		return;
+		return 0;
 	}
 	bpf_spin_lock(&more->lock);
-	stored = records_store(more->record, &more->count, &more->found, &more->left,
-			       SOCKET_RECORDS_MORE, key, choice, clock);
+	stored = records_store(more->record, &more->count, SOCKET_RECORDS_MORE, key, choice, clock);
 	if (!stored)
 		record_set(&more->record[more->next++ % SOCKET_RECORDS_MORE], key, choice, clock);
 	bpf_spin_unlock(&more->lock);
 	if (!stored)
 		reason_count(REASON_RECORD_REPLACED);
+	return 0;
 }
 
 /* Moves what a socket's places hold to its storage. */
@@ -292,8 +319,8 @@ static __always_inline void place_move(struct socket_set *set, __u64 cookie,
 }
 
 /* Remembers what this socket got for a frontend, until the socket is closed. */
-static __noinline void socket_remember(struct bpf_sock_addr *ctx, const struct frontend_key *key,
-				       const struct choice *choice)
+__noinline int socket_remember(struct bpf_sock_addr *ctx, const struct frontend_key *key,
+			       const struct choice *choice)
 {
 	struct socket_records *few = bpf_sk_storage_get(&svc_sockets, ctx->sk, NULL, 0);
 	__u64 cookie = bpf_get_socket_cookie(ctx);
@@ -301,44 +328,38 @@ static __noinline void socket_remember(struct bpf_sock_addr *ctx, const struct f
 	__u32 clock;
 	bool stored;
 
-	if (!set)
-		return;
+	if (!set || !key || !choice)
+		return 0;
 	if (!few && !place_has(set, cookie) && place_store(set, cookie, key, choice))
-		return;
+		return 0;
 	few = bpf_sk_storage_get(&svc_sockets, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!few) {
 		reason_count(REASON_NO_SOCKET_STORE);
-		return;
+		return 0;
 	}
 	place_move(set, cookie, few);
 	bpf_spin_lock(&few->lock);
 	clock = ++few->clock;
-	stored = records_store(few->record, &few->count, &few->found, &few->left, SOCKET_RECORDS,
-			       key, choice, clock);
+	stored = records_store(few->record, &few->count, SOCKET_RECORDS, key, choice, clock);
 	bpf_spin_unlock(&few->lock);
 	if (!stored)
-		socket_remember_more(ctx->sk, key, choice, clock);
+		storage_remember_more(ctx, key, choice, clock);
+	return 0;
 }
 
-/* The Service address that an endpoint answers for on this socket. False: it is no Service's. */
-static __always_inline bool socket_reply(struct bpf_sock *sk, __u64 cookie,
-					 const struct address *address, __be16 port,
-					 struct reply *reply)
+/* The Service that a socket's storage says an endpoint answers for. */
+static __always_inline bool storage_reply(struct bpf_sock *sk, const struct address *address,
+					  __be16 port, struct reply *reply)
 {
-	struct socket_set *set = socket_set_lookup(cookie);
+	struct socket_records *few = bpf_sk_storage_get(&svc_sockets, sk, NULL, 0);
 	struct socket_records_more *more;
-	struct socket_records *few;
-	bool found, found_more;
-	struct reply other;
+	bool found;
 
-	if (set && place_reply(set, cookie, address, port, reply))
-		return true;
-	few = bpf_sk_storage_get(&svc_sockets, sk, NULL, 0);
 	if (!few)
 		return false;
 	bpf_spin_lock(&few->lock);
-	found = records_reply(few->record, few->count, &few->found, SOCKET_RECORDS, address, port,
-			      reply);
+	reply->used = few->clock - 0x7fffffff; /* before all that are in use */
+	found = records_reply(few->record, few->count, SOCKET_RECORDS, address, port, reply);
 	bpf_spin_unlock(&few->lock);
 	if (few->count < SOCKET_RECORDS)
 		return found;
@@ -346,28 +367,48 @@ static __always_inline bool socket_reply(struct bpf_sock *sk, __u64 cookie,
 	if (!more)
 		return found;
 	bpf_spin_lock(&more->lock);
-	found_more = records_reply(more->record, more->count, &more->found, SOCKET_RECORDS_MORE,
-				   address, port, &other);
+	found |=
+		records_reply(more->record, more->count, SOCKET_RECORDS_MORE, address, port, reply);
 	bpf_spin_unlock(&more->lock);
-	if (found_more && (!found || (__s32)(other.used - reply->used) > 0))
-		*reply = other;
-	return found || found_more;
+	return found;
+}
+
+/* The same, verified once. */
+__noinline int storage_answer(struct bpf_sock_addr *ctx, const struct address *address, __be16 port,
+			      struct reply *reply)
+{
+	return address && reply && storage_reply(ctx->sk, address, port, reply);
+}
+
+/* The Service address that an endpoint answers for on this socket. False: it is no Service's. */
+static __always_inline bool socket_reply(struct bpf_sock_addr *ctx, const struct address *address,
+					 __be16 port, struct reply *reply)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct socket_set *set = socket_set_lookup(cookie);
+
+	if (set && place_reply(set, cookie, address, port, reply))
+		return true;
+	return bpf_sk_storage_get(&svc_sockets, ctx->sk, NULL, 0) &&
+	       storage_answer(ctx, address, port, reply);
 }
 
 /*
  * The socket addresses an endpoint itself. If a Service has led it there before, replies from now
  * on are the endpoint's own, until the Service is asked again.
  */
-static __noinline void socket_direct(struct bpf_sock_addr *ctx, const struct frontend_key *key)
+__noinline int socket_direct(struct bpf_sock_addr *ctx, const struct frontend_key *key)
 {
-	struct choice choice = { .address = key->address, .port = key->port };
-	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct choice choice = {};
 	struct reply reply = {};
 
-	if (!socket_reply(ctx->sk, cookie, &key->address, key->port, &reply))
-		return;
+	if (!key || !socket_reply(ctx, &key->address, key->port, &reply))
+		return 0;
+	choice.address = key->address;
+	choice.port = key->port;
 	if (address_difference(&reply.address, &key->address) | (reply.port ^ key->port))
 		socket_remember(ctx, key, &choice);
+	return 0;
 }
 
 #endif

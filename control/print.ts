@@ -1,6 +1,5 @@
 // Tables for people, in kubectl's style, and JSON or YAML for programs. Knows columns and cells,
 // not what they mean.
-import { stringify } from "yaml";
 
 export const FORMATS = ["table", "wide", "json", "yaml"] as const;
 export type Format = (typeof FORMATS)[number];
@@ -10,24 +9,47 @@ export function formatTable(
   header: readonly string[],
   rows: readonly (readonly string[])[],
 ): string {
-  const widths = header.map((title) => title.length);
+  const widths = Int32Array.from(header, (title) => title.length);
   for (const row of rows)
-    for (let column = 0; column < header.length; column++)
-      widths[column] = Math.max(widths[column]!, (row[column] ?? "").length);
-  const lines = [header, ...rows].map((row) =>
-    widths
-      .map((width, column) => (row[column] ?? "").padEnd(width))
-      .join("  ")
-      .trimEnd(),
-  );
-  return `${lines.join("\n")}\n`;
+    for (let column = 0; column < row.length; column++) {
+      const { length } = row[column]!;
+      if (length > widths[column]!) widths[column] = length;
+    }
+  // Pieces of all lines in one array: to make each line first would triple the garbage.
+  const pieces: string[] = [];
+  addLine(pieces, header, widths);
+  for (const row of rows) addLine(pieces, row, widths);
+  return pieces.join("");
 }
 
-/** A value as indented JSON or as YAML. */
-export function formatData(value: unknown, format: "json" | "yaml"): string {
-  return format === "json"
-    ? `${JSON.stringify(value, undefined, 2)}\n`
-    : stringify(value, { aliasDuplicateObjects: false });
+/** Blanks are put in only when a cell follows: the last ones may be empty. */
+function addLine(pieces: string[], cells: readonly string[], widths: Int32Array): void {
+  let start = 0;
+  let end = 0;
+  for (let column = 0; column < widths.length; column++) {
+    const cell = cells[column] ?? "";
+    if (cell !== "") {
+      pieces.push(blanks(start - end), cell);
+      end = start + cell.length;
+    }
+    start += widths[column]! + GAP;
+  }
+  pieces.push("\n");
+}
+
+const GAP = 2;
+const BLANKS: string[] = [];
+
+function blanks(count: number): string {
+  BLANKS[count] ??= " ".repeat(count);
+  return BLANKS[count];
+}
+
+/** A value as indented JSON or as YAML, whose library is loaded only then. */
+export async function formatData(value: unknown, format: "json" | "yaml"): Promise<string> {
+  if (format === "json") return `${JSON.stringify(value, undefined, 2)}\n`;
+  const { stringify } = await import("yaml");
+  return stringify(value, { aliasDuplicateObjects: false });
 }
 
 /** address:port, with brackets around an IPv6 address. */

@@ -6,7 +6,14 @@ import os from "node:os";
 import path from "node:path";
 import type { Running } from "./host.ts";
 import { Lab, type LabNode } from "./lab.ts";
-import { allQuestions, askEssentials, askStore, type Question } from "./questions.ts";
+import { prepareXdp, routeVips } from "./links.ts";
+import {
+  allQuestions,
+  askEssentials,
+  askFromOutside,
+  askStore,
+  type Question,
+} from "./questions.ts";
 import { checkout, examples, shopTopology, startShop } from "./shop.ts";
 import { waitFor } from "./wait.ts";
 
@@ -111,11 +118,15 @@ async function demonstrate(lab: Lab, manifests: string): Promise<Row[]> {
   const nodes = Object.values(lab.nodes);
   say(`Starting the servers of ${examples} in ${Object.keys(lab.pods).length} pods`);
   await startShop(lab);
+  await prepareXdp(lab);
   say("Starting an agent on each node");
   const agents = await Promise.all(nodes.map((node) => startAgent(node, manifests)));
   try {
     say("Asking every Service from pods, nodes and outside of the nodes' cgroups");
     for (const group of allQuestions(lab)) await putAll(rows, group);
+    say("Asking from outside: node ports, VIPs, external IPs and routed cluster IPs");
+    await routeVips(lab, nodes);
+    await putAll(rows, askFromOutside(lab));
     for (const node of nodes) rows.push(await put(devicesOf(node)));
     say("Editing a manifest: the store moves to another pod");
     await editStore(rows, lab, manifests);
@@ -129,6 +140,7 @@ async function demonstrate(lab: Lab, manifests: string): Promise<Row[]> {
       }
       rows.push({ ...(await put(afterKill(dumpOf(node)))), answer: "bpfsvc dump" });
     }
+    await putAll(rows, askFromOutside(lab).map(afterKill));
   } finally {
     if (rows.length === 0 || rows.some(({ right }) => !right)) {
       for (const agent of agents) console.error(agent.output());

@@ -16,9 +16,14 @@ function literal(text: string): string {
   return text.replaceAll(".", "\\.");
 }
 
-function askWeb(what: string, from: Host, authority: string): Question {
+function askWeb(
+  what: string,
+  from: Host,
+  { authority, seenAs = [from] }: { authority: string; seenAs?: readonly Host[] },
+): Question {
   const isIpv6 = authority.startsWith("[") && !authority.startsWith("[::ffff:");
-  const client = literal(isIpv6 ? from.addresses.ipv6 : from.addresses.ipv4);
+  const clients = seenAs.map(({ addresses }) => addresses[isIpv6 ? "ipv6" : "ipv4"]);
+  const client = `(?:${clients.map(literal).join("|")})`;
   return {
     what: `web, ${what}: http://${authority}`,
     from,
@@ -62,9 +67,15 @@ export function askStore(from: Host, name: string): Question {
 /** What everyone on a node can ask: cluster IPs of all kinds. */
 export function askEssentials(from: Host): Question[] {
   return [
-    askWeb("cluster IP", from, "10.96.0.80"),
-    askWeb("cluster IP", from, "[fd00:10:96::80]"),
-    askWeb("mapped", from, "[::ffff:10.96.0.80]"),
+    askWeb("cluster IP", from, { authority: "10.96.0.80" }),
+    askWeb("cluster IP", from, { authority: "[fd00:10:96::80]" }),
+    askWeb("mapped", from, { authority: "[::ffff:10.96.0.80]" }),
+    ...askDnsBothWays(from),
+  ];
+}
+
+function askDnsBothWays(from: Host): Question[] {
+  return [
     askDns(from, "10.96.0.53", "UDP"),
     askDns(from, "fd00:10:96::53", "UDP"),
     askDns(from, "10.96.0.53", "TCP"),
@@ -72,14 +83,23 @@ export function askEssentials(from: Host): Question[] {
   ];
 }
 
+function askSpeed(from: Host): Question {
+  return {
+    what: "speed, 20 MB over TCP: 10.96.0.52:5201",
+    from,
+    command: ["iperf3", "--client", "10.96.0.52", "--bytes", "20M", "--format", "m"],
+    expected: /([\d.]+ Mbits\/sec) +receiver/,
+  };
+}
+
 function askExternals(from: Host, { addresses }: LabNode): Question[] {
   return [
-    askWeb("node port", from, `${addresses.ipv4}:30080`),
-    askWeb("node port", from, `[${addresses.ipv6}]:30080`),
-    askWeb("external IP", from, "192.0.2.80"),
-    askWeb("external IP", from, "[2001:db8:192::80]"),
-    askWeb("load-balancer VIP", from, "198.51.100.80"),
-    askWeb("load-balancer VIP", from, "[2001:db8:198::80]"),
+    askWeb("node port", from, { authority: `${addresses.ipv4}:30080` }),
+    askWeb("node port", from, { authority: `[${addresses.ipv6}]:30080` }),
+    askWeb("external IP", from, { authority: "192.0.2.80" }),
+    askWeb("external IP", from, { authority: "[2001:db8:192::80]" }),
+    askWeb("load-balancer VIP", from, { authority: "198.51.100.80" }),
+    askWeb("load-balancer VIP", from, { authority: "[2001:db8:198::80]" }),
   ];
 }
 
@@ -94,6 +114,37 @@ function askRefused(from: Host): Question[] {
       command: ["dig", "+tries=1", "+time=3", "@10.96.0.99", "TXT", "whoami.shop"],
       expected: /connection (refused)/,
     },
+  ];
+}
+
+/**
+ * What a client outside can ask, of each node and by routes to any. An endpoint on another node than
+ * the one that was asked sees that one in the client's place.
+ */
+export function askFromOutside({ outside: from, nodes }: Lab): Question[] {
+  const seenAs = [from, ...Object.values(nodes)];
+  const web = (what: string, authority: string) => askWeb(what, from, { authority, seenAs });
+  const ping = (address: string) => ({
+    what: `ping of a VIP: ${address}`,
+    from,
+    command: ["ping", "-c", "1", "-W", "3", address],
+    expected: /(1) received/,
+  });
+  return [
+    ...Object.values(nodes).flatMap(({ addresses }) => [
+      web("node port", `${addresses.ipv4}:30080`),
+      web("node port", `[${addresses.ipv6}]:30080`),
+    ]),
+    web("external IP", "192.0.2.80"),
+    web("external IP", "[2001:db8:192::80]"),
+    web("load-balancer VIP", "198.51.100.80"),
+    web("load-balancer VIP", "[2001:db8:198::80]"),
+    ping("198.51.100.80"),
+    ping("2001:db8:198::80"),
+    web("routed cluster IP", "10.96.0.80"),
+    ...askDnsBothWays(from),
+    ...askRefused(from),
+    askSpeed(from),
   ];
 }
 
@@ -123,12 +174,7 @@ function askOnce(from: Host): Question[] {
       port: 7000,
       expected: /^(store) has questions/,
     }),
-    {
-      what: "speed, 20 MB over TCP: 10.96.0.52:5201",
-      from,
-      command: ["iperf3", "--client", "10.96.0.52", "--bytes", "20M", "--format", "m"],
-      expected: /([\d.]+ Mbits\/sec) +receiver/,
-    },
+    askSpeed(from),
     {
       what: "speed, 1 MB over UDP: 10.96.0.52:5201",
       from,

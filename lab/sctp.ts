@@ -51,8 +51,9 @@ export async function startSctp(
 }
 
 /**
- * Asks one question over each of `count` associations, from source ports that follow each other, and
- * gives who answered. Ends with the code of the first that breaks, "ETIMEDOUT" after 10 seconds.
+ * Asks one question over each of `count` associations, from source ports that follow each other,
+ * and gives who answered. Ends with the code of the first that breaks, "ETIMEDOUT" after 10
+ * seconds.
  */
 export async function surveySctp(
   host: Host,

@@ -25,7 +25,7 @@ export async function dumpFlows(options: DumpFlowsOptions): Promise<void> {
 }
 
 /** Connections as text in one of the formats. The JSON form is documented in docs/operating.md. */
-export function formatFlows(flows: readonly Flow[], format: Format): string {
+export async function formatFlows(flows: readonly Flow[], format: Format): Promise<string> {
   if (format === "json" || format === "yaml") return formatData({ flows }, format);
   if (flows.length === 0) return "No connections pass through this node.\n";
   const header = ["PROTOCOL", "CLIENT", "FRONTEND", "SEEN AS", "ENDPOINT", "PATH", "STATE", "IDLE"];

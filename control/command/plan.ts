@@ -35,7 +35,7 @@ export async function plan(options: PlanOptions): Promise<void> {
   const made = await makePlan(options);
   process.stdout.write(
     output === "json" || output === "yaml"
-      ? formatData(made, output)
+      ? await formatData(made, output)
       : formatPlan(made, { wide: output === "wide" }),
   );
 }

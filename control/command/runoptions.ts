@@ -40,7 +40,8 @@ export function socketRodata({ rememberTcp }: RunOptions, config: ProxyConfig): 
   return {
     remember_tcp: rememberTcp ? 1 : 0,
     node_netns: ownNamespace(),
-    pods_inside: arePodsInside(config) ? 1 : 0,
+    pods_inside_ipv4: arePodsInside(config, 4) ? 1 : 0,
+    pods_inside_ipv6: arePodsInside(config, 6) ? 1 : 0,
   };
 }
 

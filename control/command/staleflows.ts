@@ -1,5 +1,6 @@
-// When connections through the node are forgotten: UDP whose endpoint has left right after the flush
-// that took it away (§14.1), and what is over from time to time. Knows neither flows nor Services.
+// When connections through the node are forgotten: UDP whose endpoint has left right after the
+// flush that took it away (§14.1), and what is over from time to time. Knows neither flows nor
+// Services.
 import type { Flows, Serves } from "../dataplane/flows.ts";
 import type { Logger } from "../log.ts";
 

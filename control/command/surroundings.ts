@@ -5,6 +5,7 @@ import { findClients } from "../dataplane/namespaces.ts";
 import type { Logger } from "../log.ts";
 import type { Cluster } from "../model/cluster.ts";
 import type { ProxyConfig } from "../model/config.ts";
+import type { Family } from "../model/rows.ts";
 import { localAddresses } from "../source/host.ts";
 
 /** How often is looked whether there is anything to look at. */
@@ -102,7 +103,11 @@ export class Surroundings {
   }
 }
 
-/** Whether clients that are not known yet count as pods: not where nothing tells pods (§6.4). */
-export function arePodsInside({ detectLocalMode, clusterCIDRs }: ProxyConfig): boolean {
-  return detectLocalMode !== "ClusterCIDR" || clusterCIDRs.length > 0;
+/**
+ * Whether clients that are not known yet count as pods: not where nothing tells pods of a family
+ * (§6.4).
+ */
+export function arePodsInside(config: ProxyConfig, family: Family): boolean {
+  const { detectLocalMode, clusterCIDRs } = config;
+  return detectLocalMode !== "ClusterCIDR" || clusterCIDRs.some((range) => range.family === family);
 }

@@ -50,10 +50,9 @@ export function formatServices(services: readonly ServiceView[], options: ViewOp
   if (services.length === 0) return "No Services.\n";
   const header = ["SERVICE", "TYPE", "FRONTEND", "ENDPOINT", "STATE", "CONNECTIONS", "AFFINITY"];
   if (options.wide) header.push("TABLES", "REFUSED", "DROPPED", "ID", "ENDPOINT ID", "SOURCES");
-  return formatTable(
-    header,
-    services.flatMap((service) => blockOf(service, options)),
-  );
+  const rows: string[][] = [];
+  for (const service of services) addRows(rows, service, options);
+  return formatTable(header, rows);
 }
 
 /** namespace/name:port/protocol, the port only if it has a name. */
@@ -64,30 +63,30 @@ export function serviceTitle(
   return `${service.namespace}/${service.name}${port}/${service.protocol}`;
 }
 
-function blockOf(service: ServiceView, options: ViewOptions): string[][] {
+function addRows(rows: string[][], service: ServiceView, options: ViewOptions): void {
   const { frontends, endpoints } = service;
-  const lists = options.wide ? [frontends, endpoints, sourcesOf(service)] : [frontends, endpoints];
-  const rows: string[][] = [];
-  for (let line = 0; line < Math.max(1, ...lists.map(({ length }) => length)); line++) {
-    const frontend = frontends[line];
-    rows.push([
-      line === 0 ? serviceTitle(service) : "",
-      line === 0 ? service.type : "",
-      frontend ? formatEndpoint(frontend) + KIND_NOTES[frontend.kind] : "",
-      ...endpointCells(service, line),
-      line === 0 ? affinityCell(service) : "",
-      ...(options.wide ? wideCells(service, line) : []),
-    ]);
-  }
-  return rows;
+  const ranges = options.wide ? sourcesOf(service).length : 0;
+  const lines = Math.max(1, frontends.length, endpoints.length, ranges);
+  for (let line = 0; line < lines; line++) rows.push(rowOf(service, line, options));
 }
 
-function endpointCells(service: ServiceView, line: number): string[] {
+/** What is said of the service as a whole stands in its first line. */
+function rowOf(service: ServiceView, line: number, { wide }: ViewOptions): string[] {
+  const isFirst = line === 0;
+  const frontend = service.frontends[line];
   const endpoint = service.endpoints[line];
-  if (endpoint) return [formatEndpoint(endpoint), endpoint.state, String(endpoint.connections)];
-  if (line > 0) return ["", "", ""];
-  const whenEmpty = service.tables.internal.whenEmpty === "refuse" ? "refuses" : "drops";
-  return ["<none>", whenEmpty, emptyCount(service)];
+  const isEmpty = isFirst && endpoint === undefined;
+  const row = [
+    isFirst ? serviceTitle(service) : "",
+    isFirst ? service.type : "",
+    frontend ? formatEndpoint(frontend) + KIND_NOTES[frontend.kind] : "",
+    endpoint ? formatEndpoint(endpoint) : isEmpty ? "<none>" : "",
+    endpoint?.state ?? (isEmpty ? `${service.tables.internal.whenEmpty}s` : ""),
+    endpoint ? String(endpoint.connections) : isEmpty ? emptyCount(service) : "",
+    isFirst ? affinityCell(service) : "",
+  ];
+  if (wide) row.push(...wideCells(service, line));
+  return row;
 }
 
 function emptyCount({ tables, refused, dropped }: ServiceView): string {

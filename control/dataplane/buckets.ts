@@ -11,21 +11,39 @@ const VALUE_BYTES = 8;
 const PLACES = limit.FRONTEND_PLACES;
 const WORDS = frontendBucket.bytes / VALUE_BYTES;
 
-/** The entries of a mapped svc_frontends, one at a time. */
-export function* bucketEntries(
-  bytes: Uint8Array,
-): Generator<{ keys: Uint8Array; values: Uint8Array; count: number; place: number }> {
-  const words = new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / VALUE_BYTES);
+/** Entries of svc_frontends, their keys and values end to end, and where each is. */
+export interface BucketEntries {
+  keys: Uint8Array;
+  values: Uint8Array;
+  count: number;
+  places: readonly number[];
+}
+
+/** A copy of all entries of a mapped svc_frontends, as of no one moment. */
+export function bucketEntries(bytes: Uint8Array): BucketEntries {
+  const places = usedPlaces(bytes);
+  const count = places.length;
+  const keys = new Uint8Array(count * KEY_BYTES);
+  const values = new Uint8Array(count * VALUE_BYTES);
+  for (let index = 0; index < count; index++) {
+    const place = places[index]!;
+    const value = wordIndex(place) * VALUE_BYTES;
+    const key = keyOffset(place);
+    for (let at = 0; at < VALUE_BYTES; at++) values[index * VALUE_BYTES + at] = bytes[value + at]!;
+    for (let at = 0; at < KEY_BYTES; at++) keys[index * KEY_BYTES + at] = bytes[key + at]!;
+  }
+  return { keys, values, count, places };
+}
+
+function usedPlaces(bytes: Uint8Array): number[] {
   const halves = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-  for (let bucket = 0; bucket * WORDS < words.length; bucket++)
+  const places: number[] = [];
+  for (let bucket = 0; bucket * WORDS * 2 < halves.length; bucket++)
     for (let index = 0; index < PLACES; index++) {
-      const at = bucket * WORDS + index;
-      if (halves[2 * at] === 0 && halves[2 * at + 1] === 0) continue;
-      const place = bucket * PLACES + index;
-      const key = keyOffset(place);
-      const values = new Uint8Array(BigUint64Array.of(Atomics.load(words, at)).buffer);
-      yield { keys: bytes.slice(key, key + KEY_BYTES), values, count: 1, place };
+      const at = (bucket * WORDS + index) * 2;
+      if (halves[at] !== 0 || halves[at + 1] !== 0) places.push(bucket * PLACES + index);
     }
+  return places;
 }
 
 function keyOffset(place: number): number {
@@ -41,8 +59,8 @@ export class BucketStore implements HashStore {
   readonly #halves: Uint32Array;
   readonly #overflow: HashStore;
   readonly #filter: Filter;
-  /** Where each key is: its place, or undefined for svc_overflow. */
-  readonly #places = new Map<string, number | undefined>();
+  /** The keys that are in svc_overflow, as text: the others are found in the memory. */
+  readonly #overflowing = new Set<string>();
   /** Places whose frontend is gone, but whose key a program may be comparing. */
   readonly #resting = new Set<number>();
   /** Those of them that giveUp() has not handed out yet. */
@@ -67,7 +85,6 @@ export class BucketStore implements HashStore {
     this.#halves = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
     this.#overflow = overflow;
     this.maxEntries = overflow.maxEntries;
-    for (const { keys, place } of bucketEntries(bytes)) this.#places.set(bytesToText(keys), place);
     this.#countOverflow();
     this.#filter = new Filter(filter, this.#keys());
   }
@@ -75,11 +92,11 @@ export class BucketStore implements HashStore {
   /** Writes in order. On an error of svc_overflow `done` says how many entries were written. */
   setBatch(keys: Uint8Array, values: Uint8Array): void {
     const count = keys.length / KEY_BYTES;
+    const view = new DataView(values.buffer, values.byteOffset, values.byteLength);
     for (let index = 0; index < count; index++) {
       const key = keys.subarray(index * KEY_BYTES, (index + 1) * KEY_BYTES);
-      const value = values.subarray(index * VALUE_BYTES, (index + 1) * VALUE_BYTES);
       try {
-        this.#set(key, value);
+        this.#set(key, view.getBigUint64(index * VALUE_BYTES, true));
       } catch (error) {
         throw Object.assign(error as Error, { done: index });
       }
@@ -89,18 +106,18 @@ export class BucketStore implements HashStore {
   deleteBatch(keys: Uint8Array): void {
     for (let at = 0; at < keys.length; at += KEY_BYTES) {
       const key = keys.subarray(at, at + KEY_BYTES);
-      const text = bytesToText(key);
-      if (!this.#places.has(text)) continue;
-      const place = this.#places.get(text);
-      if (place === undefined) {
-        this.#overflow.deleteBatch(key);
-        this.#halves[this.#overflowIndex(key)]!--;
-      } else {
+      const place = this.#find(key);
+      if (place !== undefined) {
         Atomics.store(this.#words, wordIndex(place), 0n);
         this.#resting.add(place);
         this.#givenUp.push(place);
+      } else {
+        const text = bytesToText(key);
+        if (!this.#overflowing.has(text)) continue;
+        this.#overflow.deleteBatch(key);
+        this.#halves[this.#overflowIndex(key)]!--;
+        this.#overflowing.delete(text);
       }
-      this.#places.delete(text);
       this.#filter.remove(key);
     }
   }
@@ -120,45 +137,70 @@ export class BucketStore implements HashStore {
   }
 
   *entries(): Generator<{ keys: Uint8Array; values: Uint8Array; count: number }> {
-    yield* bucketEntries(this.#bytes);
+    const entries = bucketEntries(this.#bytes);
+    if (entries.count > 0) yield entries;
     yield* this.#overflow.entries();
   }
 
   *#keys(): Generator<Uint8Array> {
-    for (const text of this.#places.keys()) yield textToBytes(text);
+    const { keys } = bucketEntries(this.#bytes);
+    for (let at = 0; at < keys.length; at += KEY_BYTES) yield keys.subarray(at, at + KEY_BYTES);
+    for (const text of this.#overflowing) yield textToBytes(text);
   }
 
-  #set(key: Uint8Array, value: Uint8Array): void {
-    const text = bytesToText(key);
-    const isNew = !this.#places.has(text);
-    const place = isNew ? this.#freePlace(key) : this.#places.get(text);
-    if (isNew) this.#filter.add(key);
+  #set(key: Uint8Array, word: bigint): void {
+    const place = this.#find(key);
+    if (place !== undefined) Atomics.store(this.#words, wordIndex(place), word);
+    else if (this.#overflowing.size > 0 && this.#overflowing.has(bytesToText(key)))
+      this.#overflow.setBatch(key, bytesOf(word));
+    else this.#add(key, word);
+  }
+
+  #add(key: Uint8Array, word: bigint): void {
+    const place = this.#freePlace(key);
+    this.#filter.add(key);
     if (place !== undefined) {
-      if (isNew) this.#bytes.set(key, keyOffset(place));
-      const word = new DataView(value.buffer, value.byteOffset).getBigUint64(0, true);
+      this.#bytes.set(key, keyOffset(place));
       Atomics.store(this.#words, wordIndex(place), word);
-    } else {
-      // The count first: a reader that sees it 0 does not look there.
-      const overflow = this.#overflowIndex(key);
-      if (isNew) Atomics.add(this.#halves, overflow, 1);
-      try {
-        this.#overflow.setBatch(key, value);
-      } catch (error) {
-        if (isNew) {
-          Atomics.sub(this.#halves, overflow, 1);
-          this.#filter.remove(key);
-        }
-        throw error;
-      }
+      return;
     }
-    this.#places.set(text, place);
+    // The count first: a reader that sees it 0 does not look there.
+    const overflow = this.#overflowIndex(key);
+    Atomics.add(this.#halves, overflow, 1);
+    try {
+      this.#overflow.setBatch(key, bytesOf(word));
+    } catch (error) {
+      Atomics.sub(this.#halves, overflow, 1);
+      this.#filter.remove(key);
+      throw error;
+    }
+    this.#overflowing.add(bytesToText(key));
+  }
+
+  /** The place of a key, undefined if it is in none. */
+  #find(key: Uint8Array): number | undefined {
+    const first = this.#bucketOf(key) * PLACES;
+    for (let place = first; place < first + PLACES; place++)
+      if (!this.#isEmpty(place) && this.#isKeyOf(place, key)) return place;
+    return undefined;
   }
 
   #freePlace(key: Uint8Array): number | undefined {
     const first = this.#bucketOf(key) * PLACES;
     for (let place = first; place < first + PLACES; place++)
-      if (this.#words[wordIndex(place)] === 0n && !this.#resting.has(place)) return place;
+      if (this.#isEmpty(place) && !this.#resting.has(place)) return place;
     return undefined;
+  }
+
+  #isEmpty(place: number): boolean {
+    const half = wordIndex(place) * 2;
+    return this.#halves[half] === 0 && this.#halves[half + 1] === 0;
+  }
+
+  #isKeyOf(place: number, key: Uint8Array): boolean {
+    const from = keyOffset(place);
+    for (let at = 0; at < KEY_BYTES; at++) if (this.#bytes[from + at] !== key[at]) return false;
+    return true;
   }
 
   /** Makes each bucket's count of overflowing frontends right, as after a kill between writes. */
@@ -167,9 +209,8 @@ export class BucketStore implements HashStore {
     for (const { keys, count } of this.#overflow.entries())
       for (let index = 0; index < count; index++) {
         const key = keys.slice(index * KEY_BYTES, (index + 1) * KEY_BYTES);
-        const text = bytesToText(key);
-        if (this.#places.has(text)) continue;
-        this.#places.set(text, undefined);
+        if (this.#find(key) !== undefined) continue;
+        this.#overflowing.add(bytesToText(key));
         const bucket = this.#overflowIndex(key);
         counts.set(bucket, (counts.get(bucket) ?? 0) + 1);
       }
@@ -186,6 +227,10 @@ export class BucketStore implements HashStore {
     const { bytes, offset } = frontendBucket;
     return (this.#bucketOf(key) * bytes + offset.overflow) / 4;
   }
+}
+
+function bytesOf(word: bigint): Uint8Array {
+  return new Uint8Array(BigUint64Array.of(word).buffer);
 }
 
 /** Where the u64 of a place is among all words of the memory. */

@@ -2,16 +2,17 @@
 // differs. Knows cookies and addresses, not how either was found out.
 import { client } from "../../bindings/layout.ts";
 import { formatAddress } from "../model/address.ts";
+import type { Family } from "../model/rows.ts";
 import { CapacityError, type RowError } from "./errors.ts";
 import { addressBytes, type HashStore } from "./maps.ts";
 import { bytesToText, type MapUsage, Table, textToBytes } from "./table.ts";
 
-/** A network namespace: what it connects from, and whether it counts as a pod (semantics §6.3). */
+/** A network namespace: what it connects from, and over which families it is a pod (§6.3, §6.4). */
 export interface ClientRow {
   cookie: bigint;
   ipv4?: string | undefined;
   ipv6?: string | undefined;
-  inside: boolean;
+  inside: readonly Family[];
 }
 
 export class Clients {
@@ -57,7 +58,8 @@ function encodeClient({ cookie, ipv4, ipv6, inside }: ClientRow): string {
     cookie,
     ipv4: bytesOf(ipv4),
     ipv6: bytesOf(ipv6),
-    inside: inside ? 1 : 0,
+    insideIpv4: inside.includes(4) ? 1 : 0,
+    insideIpv6: inside.includes(6) ? 1 : 0,
   });
   return bytesToText(bytes);
 }
@@ -65,15 +67,21 @@ function encodeClient({ cookie, ipv4, ipv6, inside }: ClientRow): string {
 /** Enough of a row to name it. */
 function decodeClient(key: string, value: string | undefined): ClientRow {
   const cookie = new DataView(textToBytes(key).buffer).getBigUint64(0, true);
-  if (value === undefined) return { cookie, inside: false };
-  const { ipv4, ipv6, inside } = client.read(new DataView(textToBytes(value).buffer), 0);
+  if (value === undefined) return { cookie, inside: [] };
+  const row = client.read(new DataView(textToBytes(value).buffer), 0);
+  const { ipv4, ipv6 } = row;
   const known = (bytes: Uint8Array) => bytes.some((byte) => byte !== 0);
   return {
     cookie,
     ...(known(ipv4) ? { ipv4: formatAddress(ipv4) } : {}),
     ...(known(ipv6) ? { ipv6: formatAddress(ipv6) } : {}),
-    inside: inside !== 0,
+    inside: insideOf(row),
   };
+}
+
+/** The families of a row of the map over which it is a pod. */
+export function insideOf(row: { insideIpv4: number; insideIpv6: number }): Family[] {
+  return ([4, 6] as const).filter((family) => row[`insideIpv${family}`] !== 0);
 }
 
 function nameOf({ cookie, ipv4, ipv6 }: ClientRow): string {

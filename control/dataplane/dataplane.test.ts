@@ -1,7 +1,13 @@
 import test from "ava";
 import fc from "fast-check";
 import { backend, service } from "../../bindings/layout.ts";
-import type { AddressRow, BackendRow, FrontendRow, ServiceRow } from "../model/rows.ts";
+import {
+  type AddressRow,
+  type BackendRow,
+  compareBackends,
+  type FrontendRow,
+  type ServiceRow,
+} from "../model/rows.ts";
 import { Dataplane } from "./dataplane.ts";
 import { Maps } from "./maps.ts";
 import { type Found, type MemoryStorage, memoryStorage, readAll } from "./memory.ts";
@@ -16,10 +22,12 @@ function makeRow(options: {
   sources?: ServiceRow["sources"];
   frontendKind?: FrontendRow["kind"];
 }): ServiceRow {
-  const backends = options.endpoints.map((host): BackendRow => {
-    const address = `10.1.0.${host}`;
-    return { address, port: 80, state: "ready", weight: 1, local: false };
-  });
+  const backends = options.endpoints
+    .map((host): BackendRow => {
+      const address = `10.1.0.${host}`;
+      return { address, port: 80, state: "ready", weight: 1, local: false };
+    })
+    .sort(compareBackends);
   const members = backends.map((_, index) => index);
   const frontends = options.frontends.map(
     (host): FrontendRow => ({
@@ -179,7 +187,8 @@ test("a restart with the same rows writes nothing and keeps every id", async (t)
 function makeUdpRow(options: { endpoints: readonly number[]; serving: readonly number[] }) {
   const { endpoints, serving } = options;
   const row = makeRow({ name: "dns", frontends: [1], endpoints: [...endpoints, ...serving] });
-  const members = endpoints.map((_, index) => index);
+  const listed = new Set(endpoints.map((host) => `10.1.0.${host}`));
+  const members = row.internal.members.filter((at) => listed.has(row.backends[at]!.address));
   const table = { ...row.internal, members };
   const tables = { internal: table, inside: table, outside: table };
   return { ...row, ...tables, key: "test/dns:/UDP/4", protocol: "UDP" } as const;

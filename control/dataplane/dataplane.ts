@@ -1,7 +1,7 @@
-// Makes the maps say what the model says, in the only safe order: backends, slots, source ranges,
-// tables, frontends, prune frontends, then what is free. A crash between two steps leaves a serving
-// dataplane; what programs may still read is used again only after a grace period. Knows rows and
-// maps, not Kubernetes.
+// Makes the maps say what the model says, in the only safe order: row by row backends, slots,
+// source ranges, tables; then frontends, prune frontends, and what is free. A crash between two
+// steps leaves a serving dataplane; what programs may still read is used again only after a grace
+// period. Knows rows and maps, not Kubernetes.
 import { backendState, sourceKey } from "../../bindings/layout.ts";
 import { type AddressRow, PROTOCOLS, type ServiceRow } from "../model/rows.ts";
 import { Addresses, addressOf, isWildcard } from "./addresses.ts";
@@ -11,15 +11,15 @@ import { Extents } from "./extents.ts";
 import type { Serves } from "./flows.ts";
 import { backendName, extentsOf, type Held, protocolOf } from "./held.ts";
 import { Ids } from "./ids.ts";
+import { addressBytes, decodeSource, encodeFrontendKey, type Maps, SOURCE_VALUE } from "./maps.ts";
 import {
-  addressBytes,
-  type BackendEntry,
-  decodeSource,
-  encodeFrontendKey,
-  type Maps,
-  SOURCE_VALUE,
-} from "./maps.ts";
-import { isSettled, type Plan, type Pools, planService, sameEntry } from "./plan.ts";
+  isSettled,
+  nameOf,
+  type Plan,
+  type PlannedBackend,
+  type Pools,
+  planService,
+} from "./plan.ts";
 import { ServiceRanges } from "./ranges.ts";
 import { restore, serviceIdOf } from "./restore.ts";
 import { bytesToText, type MapUsage, Table, type TableError, textToBytes } from "./table.ts";
@@ -39,6 +39,7 @@ interface Quarantine {
   services: Held[];
 }
 
+const { BACKEND_FREE } = backendState;
 const EMPTY = (): Quarantine => ({ places: [], backends: [], extents: [], services: [] });
 
 export class Dataplane {
@@ -143,12 +144,19 @@ export class Dataplane {
    */
   servesFlows(): Serves {
     const byId = new Map(Array.from(this.#held.values(), (held) => [held.id, held]));
+    const names = new Map<number, Set<string>>();
+    const namesOf = (id: number) => {
+      let known = names.get(id);
+      known ??= new Set(byId.get(id)?.backends.map(backendName));
+      names.set(id, known);
+      return known;
+    };
     return ({ protocol, frontend: { address, port }, backend }) => {
       const number = PROTOCOLS[protocol];
       const key = encodeFrontendKey({ address: addressBytes(address), port, protocol: number });
       const value = this.#frontends.actual.get(bytesToText(key));
       if (value === undefined || isWildcard(value)) return false;
-      return byId.get(serviceIdOf(value))?.backends.has(backendName(backend)) ?? false;
+      return namesOf(serviceIdOf(value)).has(backendName(backend));
     };
   }
 
@@ -194,30 +202,14 @@ export class Dataplane {
   /** Writes all that differs. Returns what could not be written; it stays pending. */
   flush(): RowError[] {
     const errors: RowError[] = [];
-    const plans = this.#plan(errors);
+    this.#closeRemoved();
+    // Each row is written before the next is planned: plans for all would take much memory.
+    this.#writeRows(errors);
     errors.push(...this.#addresses.plan(), ...this.#ranges.errors());
-    if (!this.#differs(plans)) {
-      this.#maps.storage.mark(false); // An agent before this one may have been killed in mid-write.
-      return errors;
-    }
-    this.#maps.storage.mark(true);
-    this.#ranges.writeRemovals();
-    for (const plan of plans) this.#writeBackends(plan);
-    for (const { slots } of plans)
-      for (const extent of slots) this.#maps.writeSlots(extent.offset, extent.slots);
-    const refused = this.#sources.writeAdditions();
-    for (const plan of plans) this.#flip(plan);
-    let failed = this.#frontends.writeAdditions();
-    this.#ranges.writeAdditions();
-    failed.push(...this.#frontends.writeRemovals());
-    if (failed.length > 0) failed = this.#frontends.writeAdditions();
-    for (const plan of plans) this.#settle(plan);
-    failed.push(...this.#pruneSources(refused));
-    this.#finishClosing();
-    this.#giveUp();
-    failed.push(...this.#names.writeAdditions(), ...this.#names.writeRemovals());
+    if (this.#tablesPending + this.#closing.length > 0 || this.#ranges.differs)
+      errors.push(...this.#explain(this.#writeTables()));
+    // Even if nothing was written: an agent before this one may have been killed in mid-write.
     this.#maps.storage.mark(false);
-    errors.push(...this.#explain(failed));
     return errors;
   }
 
@@ -242,9 +234,23 @@ export class Dataplane {
     return this.#dirty.size > 0 || this.#addresses.isPending || this.#ranges.differs;
   }
 
-  #differs(plans: readonly Plan[]): boolean {
-    if (this.#tablesPending + this.#closing.length > 0 || this.#ranges.differs) return true;
-    return plans.some((plan) => !isSettled(plan, this.#maps));
+  /**
+   * What rows share: frontends, whose services are in place by now, then what is no longer wanted.
+   * Returns the writes that failed.
+   */
+  #writeTables(): TableError[] {
+    this.#maps.storage.mark(true);
+    const refused = this.#sources.writeAdditions();
+    this.#ranges.writeRemovals();
+    let failed = this.#frontends.writeAdditions();
+    this.#ranges.writeAdditions();
+    failed.push(...this.#frontends.writeRemovals());
+    if (failed.length > 0) failed = this.#frontends.writeAdditions();
+    failed.push(...this.#pruneSources(refused));
+    this.#finishClosing();
+    this.#giveUp();
+    failed.push(...this.#names.writeAdditions(), ...this.#names.writeRemovals());
+    return failed;
   }
 
   /**
@@ -272,8 +278,7 @@ export class Dataplane {
     const gone = new Set(services.map(({ id }) => id));
     for (const { id, service } of backends) {
       if (!gone.has(service)) this.#maps.addDeparted(service, this.#maps.backendConnections(id));
-      const entry = this.#maps.readBackend(id);
-      this.#maps.writeBackendWord(id, { ...entry, state: backendState.BACKEND_FREE, listed: 0 });
+      this.#maps.updateBackend(id, { state: BACKEND_FREE, listed: 0, local: false });
       this.#pools.backends.release(id);
     }
     for (const extent of extents) this.#pools.extents.release(extent);
@@ -286,12 +291,9 @@ export class Dataplane {
     for (const { sources } of services) for (const key of sources) this.#sources.remove(key);
     this.#sources.writeRemovals();
     for (const held of services) {
-      if ([...held.sources].some((key) => this.#sources.actual.has(key))) {
-        this.#closing.push(held);
-        continue;
-      }
       this.#maps.clearService(held.id);
-      this.#pools.services.release(held.id);
+      if (held.sources.some((key) => this.#sources.actual.has(key))) this.#closing.push(held);
+      else this.#pools.services.release(held.id);
     }
   }
 
@@ -302,15 +304,18 @@ export class Dataplane {
     this.#quarantine.services.push(...services);
   }
 
-  /** Plans every dirty row; removals first, so that they make room. */
-  #plan(errors: RowError[]): Plan[] {
+  /** Takes out the rows that are to be removed, so that they make room. */
+  #closeRemoved(): void {
     for (const [key, row] of this.#dirty) {
       if (row) continue;
       this.#dirty.delete(key);
       const held = this.#held.get(key);
       if (held) this.#close(held);
     }
-    const plans: Plan[] = [];
+  }
+
+  /** Plans and writes every dirty row. */
+  #writeRows(errors: RowError[]): void {
     for (const [key, row] of this.#dirty) {
       try {
         const plan = planService(row!, this.#held.get(key), {
@@ -319,30 +324,37 @@ export class Dataplane {
           frontends: this.#frontends,
           sources: this.#sources,
         });
+        this.#dirty.delete(key);
         this.#setFrontends(plan);
         this.#setSources(plan);
-        plans.push(plan);
-        this.#dirty.delete(key);
+        this.#setName(row!, plan);
+        const isSettledRow = isSettled(plan, this.#maps) && this.#sources.pendingCount === 0;
+        if (!isSettledRow) this.#maps.storage.mark(true);
+        this.#writeRow(plan);
       } catch (error) {
         if (!(error instanceof CapacityError)) throw error;
         errors.push({ key, message: error.message });
       }
     }
-    return plans;
   }
 
-  #setFrontends(plan: Plan): void {
-    const { held, frontends } = plan;
+  #setFrontends({ held, frontends }: Plan): void {
     for (const key of held.frontends) if (!frontends.has(key)) this.#disown(key, held.id);
     for (const [key, value] of frontends) this.#frontends.set(key, value);
-    held.frontends = new Set(frontends.keys());
-    this.#names.set(idText(held.id), plan.name);
+    held.frontends = [...frontends.keys()];
   }
 
   #setSources({ held, sources }: Plan): void {
-    for (const key of held.sources) if (!sources.has(key)) this.#sources.remove(key);
+    for (const key of held.sources) if (!sources.includes(key)) this.#sources.remove(key);
     for (const key of sources) this.#sources.set(key, bytesToText(SOURCE_VALUE));
     held.sources = sources;
+  }
+
+  /** All of a name but the type is in the key. */
+  #setName(row: ServiceRow, { held }: Plan): void {
+    if (held.type === row.type) return;
+    this.#names.set(idText(held.id), nameOf(row));
+    held.type = row.type;
   }
 
   /** Removes a frontend unless another service has taken it over. */
@@ -351,24 +363,45 @@ export class Dataplane {
     if (value !== undefined && serviceIdOf(value) === id) this.#frontends.remove(key);
   }
 
+  #writeRow(plan: Plan): void {
+    const { held, backends, sources, slots } = plan;
+    this.#writeBackends(plan);
+    for (const { offset, slots: extent } of slots) this.#maps.writeSlots(offset, extent);
+    // Those that are refused are tried again, and told, with what rows share.
+    if (sources.length > 0) this.#sources.writeAdditions();
+    this.#flip(plan);
+    // After the flip: what is no longer listed says so, and waits for the grace period.
+    for (const planned of backends) if (planned) this.#maps.updateBackend(planned.id, planned);
+    for (const id of plan.leavingBackends) this.#unlist(held, id);
+    this.#quarantine.extents.push(...plan.leavingExtents);
+    const kept = backends.filter((planned): planned is PlannedBackend => planned !== undefined);
+    held.backends = kept.map(({ backend }) => backend);
+    held.ids = kept.map(({ id }) => id);
+    this.#held.set(held.key, held);
+  }
+
   #writeBackends({ held, isNew, backends }: Plan): void {
     if (isNew) this.#maps.clearService(held.id);
-    for (const [name, { id, isNew, entry }] of backends) {
-      if (isNew) this.#maps.writeBackend(id, entry);
-      else this.#writeListed(id, { ...entry, listed: entry.listed | this.#listed(id) });
-      held.backends.set(name, id);
+    for (const planned of backends) {
+      if (!planned) continue;
+      const { id, backend, state, listed, local, generation } = planned;
+      if (planned.isNew)
+        this.#maps.writeBackend(id, {
+          address: backend.address,
+          port: backend.port,
+          state,
+          listed,
+          local,
+          generation,
+          service: held.id,
+        });
+      else
+        this.#maps.updateBackend(id, {
+          state,
+          local,
+          listed: listed | this.#maps.backendListed(id),
+        });
     }
-  }
-
-  #listed(id: number): number {
-    return this.#maps.readBackend(id).listed;
-  }
-
-  #writeListed(id: number, entry: Pick<BackendEntry, "listed" | "state" | "local">): void {
-    const actual = this.#maps.readBackend(id);
-    if (sameEntry(actual, entry)) return;
-    const { listed, state, local } = entry;
-    this.#maps.writeBackendWord(id, { ...actual, listed, state, local });
   }
 
   #flip({ held, tables, flips, affinitySeconds, guard, externalLocal }: Plan): void {
@@ -378,21 +411,11 @@ export class Dataplane {
     if (this.#maps.readExternalLocal(held.id) !== externalLocal)
       this.#maps.writeExternalLocal(held.id, externalLocal);
     for (const which of flips) this.#maps.writeTable(held.id, which, tables[which]!);
-    held.tables = tables;
-    this.#held.set(held.key, held);
   }
 
-  /** After the flip: what is no longer listed says so, and waits for the grace period. */
-  #settle({ held, backends, leavingBackends, leavingExtents }: Plan): void {
-    for (const { id, entry } of backends.values()) this.#writeListed(id, entry);
-    for (const name of leavingBackends) this.#unlist(held, name);
-    this.#quarantine.extents.push(...leavingExtents);
-  }
-
-  #unlist(held: Held, name: string): void {
-    const id = held.backends.get(name)!;
-    held.backends.delete(name);
-    this.#writeListed(id, { ...this.#maps.readBackend(id), listed: 0 });
+  #unlist(held: Held, id: number): void {
+    const local = this.#maps.isBackendLocal(id);
+    this.#maps.updateBackend(id, { state: this.#maps.backendState(id), listed: 0, local });
     this.#quarantine.backends.push({ id, service: held.id });
     if (protocolOf(held.key) === "UDP") this.#hasUdpDeparture = true;
   }
@@ -411,9 +434,9 @@ export class Dataplane {
         const value = this.#frontends.actual.get(key);
         if (value !== undefined && serviceIdOf(value) === held.id) return true;
       }
-      for (const name of [...held.backends.keys()]) this.#unlist(held, name);
-      this.#quarantine.extents.push(...extentsOf(held.tables));
-      held.tables = [];
+      for (const id of held.ids) this.#unlist(held, id);
+      held.ids = held.backends = [];
+      this.#quarantine.extents.push(...extentsOf(this.#maps.readTables(held.id)));
       this.#quarantine.services.push(held);
       return false;
     });

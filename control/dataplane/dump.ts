@@ -8,6 +8,7 @@ import {
   frontendKey,
   frontendKind,
   guard,
+  limit,
   service,
   serviceName,
   sourceKey,
@@ -18,6 +19,7 @@ import {
   type AddressRow,
   type BackendState,
   compareServices,
+  compareText,
   type FrontendKind,
   type ServiceType,
   type SourceRow,
@@ -64,7 +66,7 @@ export interface DumpedEndpoint {
   state: BackendState | "serving";
   connections: number;
   /** The tables that list it. */
-  tables: TableName[];
+  tables: readonly TableName[];
   /** The id of the row in svc_backends. */
   id: number;
 }
@@ -91,6 +93,11 @@ const TABLES: readonly [TableName, number][] = [
   ["inside", table.TABLE_INSIDE],
   ["outside", table.TABLE_OUTSIDE],
 ];
+/** The names of the tables by the bits that a backend's `listed` has of them. */
+const TABLES_BY_BITS: readonly (readonly TableName[])[] = Array.from(
+  { length: 1 << TABLES.length },
+  (_, bits) => TABLES.filter(([, bit]) => bits & (1 << bit)).map(([name]) => name),
+);
 const ATTEMPTS = 50;
 const PAUSE_MS = 2;
 
@@ -99,7 +106,7 @@ export class DumpReader {
   readonly #maps: OpenMaps;
   readonly #meta: Meta;
   readonly #services: DataView;
-  readonly #backends: DataView;
+  readonly #backends: Uint8Array;
   readonly #buckets: Uint8Array;
   readonly #ranges: Uint8Array;
 
@@ -107,7 +114,7 @@ export class DumpReader {
     this.#maps = maps;
     this.#meta = meta;
     this.#services = viewOf(maps.svc_services.mmap({ readOnly: true }));
-    this.#backends = viewOf(maps.svc_backends.mmap({ readOnly: true }));
+    this.#backends = maps.svc_backends.mmap({ readOnly: true });
     this.#buckets = maps.svc_frontends.mmap({ readOnly: true });
     this.#ranges = maps.svc_ranges.mmap({ readOnly: true });
   }
@@ -132,7 +139,7 @@ export class DumpReader {
     for (let attempt = 1; ; attempt++) {
       const before = this.#meta.sequence;
       const rest = this.#readServices(filter);
-      const serviceRanges = [...readRanges(this.#ranges).values()].sort(compare);
+      const serviceRanges = [...readRanges(this.#ranges).values()].sort(compareText);
       const isWhole = before === this.#meta.sequence && (before & 1n) === 0n;
       if (isWhole || attempt === ATTEMPTS)
         return {
@@ -148,11 +155,11 @@ export class DumpReader {
   #readServices(filter: DumpFilter): Pick<Dump, "services" | "addresses"> {
     const services = new Map<number, DumpedService>();
     for (const { keys, values, count } of this.#maps.svc_names.entries()) {
-      const [keyView, valueView] = [viewOf(keys), viewOf(values)];
+      const ids = viewOf(keys);
       for (let index = 0; index < count; index++) {
-        const id = keyView.getUint32(index * 4, true);
-        const dumped = this.#readService(id, valueView, index * serviceName.bytes);
-        if (matches(dumped, filter)) services.set(id, dumped);
+        const id = ids.getUint32(index * 4, true);
+        const name = readName(values, index * serviceName.bytes);
+        if (matches(name, filter)) services.set(id, this.#readService(id, name));
       }
     }
     const addresses = this.#readFrontends(services);
@@ -163,30 +170,27 @@ export class DumpReader {
       frontends.sort(byKindAndAddress);
       endpoints.sort(byAddress);
     }
-    const shown = new Set(sorted.flatMap((each) => each.frontends.map(({ address }) => address)));
     const isRestricted = filter.namespace !== undefined || filter.name !== undefined;
+    const shown = isRestricted ? addresses.filter(isAtOneOf(sorted)) : addresses;
     return {
       services: sorted,
-      addresses: addresses
-        .filter(({ address }) => !isRestricted || shown.has(address))
-        .sort((a, b) => compare(a.address, b.address)),
+      addresses: shown.sort((a, b) => compareText(a.address, b.address)),
     };
   }
 
-  #readService(id: number, names: DataView, at: number): DumpedService {
-    const name = serviceName.read(names, at);
+  #readService(id: number, name: DumpedName): DumpedService {
     const row = service.read(this.#services, id * service.bytes);
     const words = row.table.map(decodeTable).map(({ length, whenEmpty }) => ({
       slots: length,
       whenEmpty: whenEmptyName(whenEmpty),
     }));
     return {
-      namespace: decodeText(name.namespace),
-      name: decodeText(name.name),
-      port: decodeText(name.port),
-      protocol: PROTOCOL_WORDS.get(name.protocol) ?? String(name.protocol),
-      family: name.family === 6 ? 6 : 4,
-      type: TYPE_WORDS.get(name.type) ?? "ClusterIP",
+      namespace: name.namespace,
+      name: name.name,
+      port: name.port,
+      protocol: name.protocol,
+      family: name.family,
+      type: name.type,
       affinitySeconds: row.affinitySeconds,
       ...(row.guard === guard.GUARD_OPEN
         ? {}
@@ -202,7 +206,7 @@ export class DumpReader {
   }
 
   *#frontends(): Generator<{ keys: Uint8Array; values: Uint8Array; count: number }> {
-    yield* bucketEntries(this.#buckets);
+    yield bucketEntries(this.#buckets);
     yield* this.#maps.svc_overflow.entries();
   }
 
@@ -212,17 +216,19 @@ export class DumpReader {
     for (const { keys, values, count } of this.#frontends()) {
       const [keyView, valueView] = [viewOf(keys), viewOf(values)];
       for (let index = 0; index < count; index++) {
-        const key = keys.subarray(index * frontendKey.bytes, (index + 1) * frontendKey.bytes);
-        const value = frontend.read(valueView, index * frontend.bytes);
-        const address = formatAddress(key.subarray(0, 16));
-        if (value.kind >= frontendKind.FRONTEND_REFUSE)
-          addresses.push({ address, action: ACTION_WORDS.get(value.kind) ?? "leave" });
-        else
-          services.get(value.service)?.frontends.push({
-            kind: KIND_WORDS.get(value.kind) ?? "clusterIP",
-            address,
-            port: keyView.getUint16(index * frontendKey.bytes + frontendKey.offset.port),
-          });
+        const [key, value] = [index * frontendKey.bytes, index * frontend.bytes];
+        const address = formatAddress(keys, key + frontendKey.offset.address);
+        const kind = values[value + frontend.offset.kind]!;
+        if (kind >= frontendKind.FRONTEND_REFUSE) {
+          addresses.push({ address, action: ACTION_WORDS.get(kind) ?? "leave" });
+          continue;
+        }
+        const owner = services.get(valueView.getUint32(value + frontend.offset.service, true));
+        owner?.frontends.push({
+          kind: KIND_WORDS.get(kind) ?? "clusterIP",
+          address,
+          port: keyView.getUint16(key + frontendKey.offset.port),
+        });
       }
     }
     return addresses;
@@ -240,39 +246,87 @@ export class DumpReader {
       }
     for (const [id, ranges] of found) {
       const owner = services.get(id);
-      if (owner?.sources) owner.sources = { ...owner.sources, ranges: ranges.sort(compare) };
+      if (owner?.sources) owner.sources = { ...owner.sources, ranges: ranges.sort(compareText) };
     }
   }
 
   #readBackends(services: Map<number, DumpedService>): void {
-    const rows = this.#backends.byteLength / backend.bytes;
-    for (let id = 0; id < rows; id++) {
-      const at = id * backend.bytes;
-      if (this.#backends.getUint8(at + backend.offset.state) === backendState.BACKEND_FREE)
-        continue;
-      const owner = services.get(this.#backends.getUint32(at + backend.offset.service, true));
-      if (!owner) continue;
-      const row = backend.read(this.#backends, at);
-      owner.connections += Number(row.connections);
-      if (row.listed === 0) continue;
-      const tables = TABLES.filter(([, bit]) => row.listed & (1 << bit)).map(([name]) => name);
-      owner.endpoints.push({
-        address: formatAddress(row.address),
-        port: row.port,
-        state: tables.length === 0 ? "serving" : (STATE_WORDS.get(row.state) ?? "ready"),
-        connections: Number(row.connections),
-        tables,
-        id,
-      });
+    const bytes = this.#backends;
+    const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+    for (const id of usedRows(bytes)) {
+      const owner = services.get(words[(id * backend.bytes + backend.offset.service) / 4]!);
+      if (owner) addBackend(owner, id, { bytes, words });
     }
   }
 }
 
-function matches(service: DumpedService, { namespace, name }: DumpFilter): boolean {
+/** The ids of the rows of svc_backends that are not free. */
+function usedRows(bytes: Uint8Array): number[] {
+  const used: number[] = [];
+  const { state } = backend.offset;
+  const rows = bytes.length / backend.bytes;
+  for (let id = 0; id < rows; id++)
+    if (bytes[id * backend.bytes + state] !== backendState.BACKEND_FREE) used.push(id);
+  return used;
+}
+
+/** Without bigints or fractions on the way, which would make the many rows slow. */
+function addBackend(
+  owner: DumpedService,
+  id: number,
+  { bytes, words }: { bytes: Uint8Array; words: Uint32Array },
+): void {
+  const at = id * backend.bytes;
+  const { offset } = backend;
+  const counter = (at + offset.connections) / 4;
+  const port = at + offset.port;
+  const high = words[counter + 1]!;
+  const connections = high === 0 ? words[counter]! : words[counter]! + high * 2 ** 32;
+  owner.connections += connections;
+  const listed = bytes[at + offset.listed]!;
+  if (listed === 0) return;
+  const tables = TABLES_BY_BITS[listed % TABLES_BY_BITS.length]!;
+  const state = STATE_WORDS.get(bytes[at + offset.state]!) ?? "ready";
+  owner.endpoints.push({
+    address: formatAddress(bytes, at + offset.address),
+    port: bytes[port]! * 256 + bytes[port + 1]!,
+    state: tables.length === 0 ? "serving" : state,
+    connections,
+    tables,
+    id,
+  });
+}
+
+type DumpedName = Pick<
+  DumpedService,
+  "namespace" | "name" | "port" | "protocol" | "family" | "type"
+>;
+
+/** A value of svc_names. */
+function readName(bytes: Uint8Array, at: number): DumpedName {
+  const { offset } = serviceName;
+  const protocol = bytes[at + offset.protocol]!;
+  return {
+    namespace: decodeText(bytes, at + offset.namespace, limit.NAME_BYTES),
+    name: decodeText(bytes, at + offset.name, limit.NAME_BYTES),
+    port: decodeText(bytes, at + offset.port, limit.NAME_BYTES),
+    protocol: PROTOCOL_WORDS.get(protocol) ?? String(protocol),
+    family: bytes[at + offset.family] === 6 ? 6 : 4,
+    type: TYPE_WORDS.get(bytes[at + offset.type]!) ?? "ClusterIP",
+  };
+}
+
+function matches(service: DumpedName, { namespace, name }: DumpFilter): boolean {
   return (
     (namespace === undefined || service.namespace === namespace) &&
     (name === undefined || service.name === name)
   );
+}
+
+/** Whether an address is one of some services' own. */
+function isAtOneOf(services: readonly DumpedService[]): (row: AddressRow) => boolean {
+  const own = new Set(services.flatMap(({ frontends }) => frontends.map((each) => each.address)));
+  return ({ address }) => own.has(address);
 }
 
 function whenEmptyName(action: number): "refuse" | "drop" {
@@ -289,11 +343,7 @@ function byKindAndAddress(
 }
 
 function byAddress(a: { address: string; port: number }, b: { address: string; port: number }) {
-  return compare(a.address, b.address) || a.port - b.port;
-}
-
-function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
+  return compareText(a.address, b.address) || a.port - b.port;
 }
 
 function viewOf(bytes: Uint8Array): DataView {

@@ -6,11 +6,15 @@ import { addressHash } from "./maps.ts";
 const POSITIONS = limit.FILTER_POSITIONS;
 const POSITION_BITS = 4;
 const POSITION_MASK = 0xfn;
-const WORD_BYTES = 8;
-/** The bits of all positions that say FILTER_NODE. */
-const NODE_BITS = 0x1111111111111111n * BigInt(limit.FILTER_NODE);
-/** The bits of all positions that are not those of frontends and wildcards. */
-const OTHER_BITS = 0x1111111111111111n * BigInt(limit.FILTER_ENDPOINT | limit.FILTER_NODE);
+const HALF_BYTES = 4;
+/** The bits of half a word's positions that say FILTER_NODE. */
+const NODE_BITS = Math.imul(0x11111111, limit.FILTER_NODE);
+/** Those that are not of frontends and wildcards. */
+const OTHER_BITS = Math.imul(0x11111111, limit.FILTER_ENDPOINT | limit.FILTER_NODE);
+const FRONTEND_BIT = Math.log2(limit.FILTER_FRONTEND);
+const WILDCARD_BIT = Math.log2(limit.FILTER_WILDCARD);
+const ENDPOINT_BIT = Math.log2(limit.FILTER_ENDPOINT);
+const NODE_BIT = Math.log2(limit.FILTER_NODE);
 
 /**
  * What a filter says of an address (16 bytes, or a key that begins with one): FILTER_FRONTEND and
@@ -23,7 +27,7 @@ export function filterBits(words: BigUint64Array, address: Uint8Array): number {
 }
 
 export class Filter {
-  readonly #words: BigUint64Array;
+  readonly #halves: Int32Array;
   /** Keys by the number of the bit that stands for them. */
   readonly #counts = new Map<number, number>();
 
@@ -32,17 +36,17 @@ export class Filter {
    * endpoints stay, since sockets may remember endpoints that are gone, and those of NodeFilter.
    */
   constructor(bytes: Uint8Array, keys: Iterable<Uint8Array>) {
-    this.#words = wordsOf(bytes);
-    const wanted = new BigUint64Array(this.#words.length);
+    this.#halves = halvesOf(bytes);
+    const wanted = new Int32Array(this.#halves.length);
     for (const key of keys) {
       const bit = this.#bitOf(key);
       this.#counts.set(bit, (this.#counts.get(bit) ?? 0) + 1);
-      wanted[wordOf(bit)]! |= maskOf(bit);
+      wanted[halfOf(bit)]! |= maskOf(bit);
     }
-    for (const [index, word] of wanted.entries()) {
-      const before = this.#words[index]!;
-      const after = word | (before & OTHER_BITS);
-      if (before !== after) Atomics.store(this.#words, index, after);
+    for (let half = 0; half < wanted.length; half++) {
+      const before = this.#halves[half]!;
+      const after = wanted[half]! | (before & OTHER_BITS);
+      if (before !== after) Atomics.store(this.#halves, half, after);
     }
   }
 
@@ -50,15 +54,15 @@ export class Filter {
   add(key: Uint8Array): void {
     const bit = this.#bitOf(key);
     const count = this.#counts.get(bit) ?? 0;
-    if (count === 0) Atomics.or(this.#words, wordOf(bit), maskOf(bit));
+    if (count === 0) Atomics.or(this.#halves, halfOf(bit), maskOf(bit));
     this.#counts.set(bit, count + 1);
   }
 
   /** To be called before an endpoint at this address (16 bytes) is written. */
   markEndpoint(address: Uint8Array): void {
-    const bit = bitOf(this.#words, address, limit.FILTER_ENDPOINT);
-    const word = wordOf(bit);
-    if (!(this.#words[word]! & maskOf(bit))) Atomics.or(this.#words, word, maskOf(bit));
+    const bit = bitOf(this.#halves, address, ENDPOINT_BIT);
+    const isMarked = (this.#halves[halfOf(bit)]! & maskOf(bit)) !== 0;
+    if (!isMarked) Atomics.or(this.#halves, halfOf(bit), maskOf(bit));
   }
 
   /** To be called once a key that was added is gone. */
@@ -68,55 +72,55 @@ export class Filter {
     if (count > 0) this.#counts.set(bit, count);
     else {
       this.#counts.delete(bit);
-      Atomics.and(this.#words, wordOf(bit), ~maskOf(bit));
+      Atomics.and(this.#halves, halfOf(bit), ~maskOf(bit));
     }
   }
 
   #bitOf(key: Uint8Array): number {
     const { port, protocol } = frontendKey.offset;
     const isWildcard = key[port] === 0 && key[port + 1] === 0 && key[protocol] === 0;
-    const flag = isWildcard ? limit.FILTER_WILDCARD : limit.FILTER_FRONTEND;
-    return bitOf(this.#words, key, flag);
+    return bitOf(this.#halves, key, isWildcard ? WILDCARD_BIT : FRONTEND_BIT);
   }
 }
 
 /** Which addresses are this node's own to programs: the bits FILTER_NODE, and no others. */
 export class NodeFilter {
-  readonly #words: BigUint64Array;
+  readonly #halves: Int32Array;
 
   constructor(bytes: Uint8Array) {
-    this.#words = wordsOf(bytes);
+    this.#halves = halvesOf(bytes);
   }
 
   /** Makes the memory say just these addresses (16 bytes each), new ones first. */
   set(addresses: Iterable<Uint8Array>): void {
-    const wanted = new Map<number, bigint>();
+    const wanted = new Map<number, number>();
     for (const address of addresses) {
-      const bit = bitOf(this.#words, address, limit.FILTER_NODE);
-      wanted.set(wordOf(bit), (wanted.get(wordOf(bit)) ?? 0n) | maskOf(bit));
+      const bit = bitOf(this.#halves, address, NODE_BIT);
+      wanted.set(halfOf(bit), (wanted.get(halfOf(bit)) ?? 0) | maskOf(bit));
     }
-    for (const [word, mask] of wanted) Atomics.or(this.#words, word, mask);
-    for (let word = 0; word < this.#words.length; word++) {
-      const extra = this.#words[word]! & NODE_BITS & ~(wanted.get(word) ?? 0n);
-      if (extra !== 0n) Atomics.and(this.#words, word, ~extra);
+    for (const [half, mask] of wanted) Atomics.or(this.#halves, half, mask);
+    for (let half = 0; half < this.#halves.length; half++) {
+      const extra = this.#halves[half]! & NODE_BITS & ~(wanted.get(half) ?? 0);
+      if (extra !== 0) Atomics.and(this.#halves, half, ~extra);
     }
   }
 }
 
-function wordsOf(bytes: Uint8Array): BigUint64Array {
-  return new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / WORD_BYTES);
+/** The memory by halves of its words: of bigints there would be many. */
+function halvesOf(bytes: Uint8Array): Int32Array {
+  return new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / HALF_BYTES);
 }
 
 /** The number of an address's bit among all; a key that begins with the address will do. */
-function bitOf(words: BigUint64Array, address: Uint8Array, flag: number): number {
-  const position = addressHash(address) % (words.length * POSITIONS);
-  return position * POSITION_BITS + Math.log2(flag);
+function bitOf(halves: Int32Array, address: Uint8Array, bit: number): number {
+  const position = addressHash(address) % (halves.length * (POSITIONS / 2));
+  return position * POSITION_BITS + bit;
 }
 
-function wordOf(bit: number): number {
-  return Math.floor(bit / (POSITIONS * POSITION_BITS));
+function halfOf(bit: number): number {
+  return bit >>> 5;
 }
 
-function maskOf(bit: number): bigint {
-  return 1n << BigInt(bit % (POSITIONS * POSITION_BITS));
+function maskOf(bit: number): number {
+  return 1 << (bit & 31);
 }

@@ -55,7 +55,7 @@ function makeTable(made: readonly Made[]): Flows {
 
 const backends = (flows: Flows) => [...flows.list()].map(({ backend }) => backend.address);
 
-test("a connection is listed once, as its client's packets meet it", (t) => {
+test("a connection is listed once, as its client's packets meet it", async (t) => {
   const flows = makeTable([{ idle: 7 }, { kind: flowKind.FLOW_REVERSE }]);
   const expected = {
     protocol: "TCP",
@@ -68,10 +68,10 @@ test("a connection is listed once, as its client's packets meet it", (t) => {
     idleSeconds: 8,
   } as const;
   t.deepEqual([...flows.list()], [expected]);
-  const text = formatFlows([expected], "table");
+  const text = await formatFlows([expected], "table");
   for (const word of ["203.0.113.10:40000", "198.51.100.80:80", "192.168.50.2:40001", "redirect"])
     t.true(text.includes(word), word);
-  t.deepEqual(JSON.parse(formatFlows([expected], "json")), { flows: [expected] });
+  t.deepEqual(JSON.parse(await formatFlows([expected], "json")), { flows: [expected] });
 });
 
 const { FLOW_IDLE_CLOSED, FLOW_IDLE_TCP, FLOW_IDLE_UDP, FLOW_IDLE_UNREPLIED } = limit;

@@ -1,6 +1,6 @@
-// Connections that pass through the node, as svc_flows has them: read for people, and taken out when
-// they are over or lead to an endpoint that serves no more (§14). Programs write the table at the
-// same time: a flow is taken out only if its lock is still as it was read (bpf/flow.h).
+// Connections that pass through the node, as svc_flows has them: read for people, and taken out
+// when they are over or lead to an endpoint that serves no more (§14). Programs write the table at
+// the same time: a flow is taken out only if its lock is still as it was read (bpf/flow.h).
 import { setImmediate as nextTurn } from "node:timers/promises";
 import {
   flowKind,

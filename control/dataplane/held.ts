@@ -1,45 +1,53 @@
-// What one service row holds in the maps: its id, its backends' ids, its extents, its frontends.
-// Plain bookkeeping, rebuilt from the pinned maps at a start.
-import type { BackendRow, ServiceRow } from "../model/rows.ts";
+// What one service row holds in the maps: its id, its backends' ids, its frontends. Plain
+// bookkeeping, rebuilt from the pinned maps at a start. What the maps say themselves, such as
+// where the tables are, is not kept again: there are many rows.
+import type { BackendRow, ServiceRow, ServiceType } from "../model/rows.ts";
 import type { Extent } from "./extents.ts";
 import type { TableWord } from "./maps.ts";
+
+/** What tells the backends of one service row apart. */
+export type BackendName = Pick<BackendRow, "address" | "port">;
+
+/** Names a backend within its service row. */
+export function backendName({ address, port }: BackendName): string {
+  return `${address}|${port}`;
+}
 
 export interface Held {
   readonly key: string;
   readonly id: number;
-  /** Backend ids by backendName(). */
-  readonly backends: Map<string, number>;
-  /** The three table words in the kernel, in the order of enum table; undefined in a new row. */
-  tables: readonly (TableWord | undefined)[];
+  /** The type that svc_names has for it; undefined before anything was written there. */
+  type: ServiceType | undefined;
+  /** The backends that have a row, in the order of ServiceRow.backends, and the ids of those. */
+  backends: readonly BackendName[];
+  ids: readonly number[];
   /** Keys of svc_frontends that lead to this row, as text. */
-  frontends: Set<string>;
+  frontends: readonly string[];
   /** Keys of svc_sources that let clients ask this row, as text. */
-  sources: Set<string>;
+  sources: readonly string[];
 }
 
-/** Names a backend within its service row. */
-export function backendName(backend: Pick<BackendRow, "address" | "port">): string {
-  return `${backend.address}|${backend.port}`;
-}
+const NONE: readonly never[] = [];
 
 export function newHeld(key: string, id: number): Held {
   return {
     key,
     id,
-    backends: new Map(),
-    tables: [undefined, undefined, undefined],
-    frontends: new Set(),
-    sources: new Set(),
+    type: undefined,
+    backends: NONE,
+    ids: NONE,
+    frontends: NONE,
+    sources: NONE,
   };
 }
 
 /** The extents that a row's tables lie in; tables may share one. */
-export function extentsOf(tables: readonly (TableWord | undefined)[]): Extent[] {
-  const extents = new Map<number, Extent>();
-  for (const word of tables)
-    if (word && word.length > 0)
-      extents.set(word.offset, { offset: word.offset, length: word.length });
-  return [...extents.values()];
+export function extentsOf(tables: readonly TableWord[]): Extent[] {
+  const extents: Extent[] = [];
+  for (const { offset, length } of tables)
+    if (length > 0 && !extents.some((extent) => extent.offset === offset))
+      extents.push({ offset, length });
+  return extents;
 }
 
 /** The identity of a service row, as the model writes it in ServiceRow.key. */

@@ -5,18 +5,21 @@
 export class Ids {
   readonly capacity: number;
   #next = 0;
+  #used = 0;
   #end = 0;
-  #used = new Set<number>();
+  /** For each id whether it is in use. */
+  readonly #isUsed: Uint8Array;
   #free: number[] = [];
   #freeHead = 0;
 
   constructor(capacity: number) {
     this.capacity = capacity;
+    this.#isUsed = new Uint8Array(capacity);
   }
 
   /** How many ids are in use. */
   get used(): number {
-    return this.#used.size;
+    return this.#used;
   }
 
   /** No id from here on was ever in use, as far as is known. */
@@ -28,7 +31,7 @@ export class Ids {
   take(): number | undefined {
     while (this.#next < this.capacity) {
       const id = this.#next++;
-      if (!this.#used.has(id)) return this.#hand(id);
+      if (this.#isUsed[id] === 0) return this.#hand(id);
     }
     const id = this.#free[this.#freeHead];
     if (id === undefined) return undefined;
@@ -47,12 +50,15 @@ export class Ids {
 
   /** Gives an id back. Throws if it is not in use: two owners would share a row. */
   release(id: number): void {
-    if (!this.#used.delete(id)) throw new Error(`Id ${id} is released but not in use`);
+    if (this.#isUsed[id] !== 1) throw new Error(`Id ${id} is released but not in use`);
+    this.#isUsed[id] = 0;
+    this.#used--;
     if (id < this.#next) this.#free.push(id);
   }
 
   #hand(id: number): number {
-    this.#used.add(id);
+    this.#used += 1 - this.#isUsed[id]!;
+    this.#isUsed[id] = 1;
     this.#end = Math.max(this.#end, id + 1);
     return id;
   }

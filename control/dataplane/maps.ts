@@ -12,7 +12,7 @@ import {
   sourceKey,
   table,
 } from "../../bindings/layout.ts";
-import { formatAddress, parseAddress, parseRange } from "../model/address.ts";
+import { formatAddress, parseAddress, parseRange, writeAddress } from "../model/address.ts";
 
 /** A hash map of fixed key and value sizes; keys and values of a batch lie end to end. */
 export interface HashStore {
@@ -55,14 +55,24 @@ export interface FrontendAddress {
   protocol: number;
 }
 
-/** The part of a backend's row that is one aligned u64, plus what is written before it. */
-export interface BackendEntry {
-  address: Uint8Array;
+/** The part of a backend's row that is one aligned u64. */
+export interface BackendWord {
   port: number;
   state: number;
   /** Bit 1 << table for each table that lists it. */
   listed: number;
   generation: number;
+}
+
+/** What of a backend's row changes while it is in use. */
+export interface BackendChange extends Pick<BackendWord, "state" | "listed"> {
+  /** Whether it is on this node. */
+  local: boolean;
+}
+
+/** The word, plus what is written before it. */
+export interface BackendEntry extends BackendWord {
+  address: Uint8Array;
   service: number;
   /** 1: it is on this node. */
   local: number;
@@ -73,6 +83,13 @@ export interface TableWord {
   length: number;
   /** emptyAction of the layout. */
   whenEmpty: number;
+}
+
+/** What is written of a backend that gets a row. */
+export interface NewBackend extends BackendWord {
+  address: string;
+  service: number;
+  local: boolean;
 }
 
 export interface ServiceRowCounters {
@@ -102,22 +119,26 @@ const ACTION_SHIFT = BigInt(limit.TABLE_ACTION_SHIFT);
 
 /** A hash of a key's address, for its position in svc_filter; address_hash() in bpf/balance.h. */
 export function addressHash(key: Uint8Array): number {
-  return mix(addressSum(viewOf(key)));
+  return mix(addressSum(key));
 }
 
 /** A hash of a frontend's key, for its bucket and its check; frontend_hash() in bpf/balance.h. */
 export function frontendHash(key: Uint8Array): number {
-  const view = viewOf(key);
-  return mix(addressSum(view) + Math.imul(view.getUint32(16, true), 0x165667b1));
+  return mix(addressSum(key) + Math.imul(wordAt(key, 16), 0x165667b1));
 }
 
-function addressSum(view: DataView): number {
+function addressSum(key: Uint8Array): number {
   return (
-    Math.imul(view.getUint32(0, true), 0x9e3779b1) +
-    Math.imul(view.getUint32(4, true), 0x85ebca77) +
-    Math.imul(view.getUint32(8, true), 0xc2b2ae3d) +
-    Math.imul(view.getUint32(12, true), 0x27d4eb2f)
+    Math.imul(wordAt(key, 0), 0x9e3779b1) +
+    Math.imul(wordAt(key, 4), 0x85ebca77) +
+    Math.imul(wordAt(key, 8), 0xc2b2ae3d) +
+    Math.imul(wordAt(key, 12), 0x27d4eb2f)
   );
+}
+
+/** A little-endian word, negative if its highest bit is set. */
+function wordAt(bytes: Uint8Array, at: number): number {
+  return bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
 }
 
 function mix(sum: number): number {
@@ -176,8 +197,13 @@ export class Maps {
   readonly #services: DataView;
   readonly #serviceWords: BigUint64Array;
   readonly #backends: DataView;
+  readonly #backendBytes: Uint8Array;
   readonly #backendWords: BigUint64Array;
   readonly #slots: Uint32Array;
+  /** What is about to be stored: each is used again for all rows, which are many. */
+  readonly #address = new Uint8Array(backend.offset.port - backend.offset.address);
+  readonly #word = new DataView(new ArrayBuffer(WORD_BYTES));
+  readonly #wordAsOne = new BigUint64Array(this.#word.buffer);
 
   constructor(storage: Storage) {
     this.storage = storage;
@@ -185,6 +211,7 @@ export class Maps {
     this.#services = new DataView(services.buffer, services.byteOffset, services.byteLength);
     this.#serviceWords = words(services);
     this.#backends = new DataView(backends.buffer, backends.byteOffset, backends.byteLength);
+    this.#backendBytes = backends;
     this.#backendWords = words(backends);
     this.#slots = new Uint32Array(slots.buffer, slots.byteOffset, slots.byteLength / SLOT_BYTES);
   }
@@ -204,6 +231,24 @@ export class Maps {
 
   readBackend(id: number): BackendEntry {
     return backend.read(this.#backends, id * backend.bytes);
+  }
+
+  /** The tables that list a backend, see BackendWord. */
+  backendListed(id: number): number {
+    return this.#backendBytes[id * backend.bytes + backend.offset.listed]!;
+  }
+
+  backendState(id: number): number {
+    return this.#backendBytes[id * backend.bytes + backend.offset.state]!;
+  }
+
+  /** Whether a backend is on this node. */
+  isBackendLocal(id: number): boolean {
+    return this.#backendBytes[id * backend.bytes + backend.offset.local] === 1;
+  }
+
+  backendGeneration(id: number): number {
+    return this.#backends.getUint32(id * backend.bytes + backend.offset.generation, true);
   }
 
   /** Connections that this use of the id has had. */
@@ -237,29 +282,46 @@ export class Maps {
     };
   }
 
-  /** Fills a row that nothing refers to; the word that makes it readable comes last. */
-  writeBackend(id: number, entry: BackendEntry): void {
+  /**
+   * Fills a row that nothing refers to; the word that makes it readable comes last. Throws if the
+   * address is none: the model made it.
+   */
+  writeBackend(id: number, entry: NewBackend): void {
     const at = id * backend.bytes;
-    for (let index = 0; index < entry.address.length; index++)
-      this.#backends.setUint8(at + backend.offset.address + index, entry.address[index]!);
-    this.storage.markEndpoint(entry.address);
+    if (writeAddress(entry.address, this.#address) === undefined) throw notCanonical(entry.address);
+    this.storage.markEndpoint(this.#address);
+    this.#backendBytes.set(this.#address, at + backend.offset.address);
     this.#backends.setUint32(at + backend.offset.service, entry.service, true);
     this.#backends.setUint16(at + backend.offset.hop, 0, true);
     this.#backends.setBigUint64(at + backend.offset.connections, 0n, true);
+    this.#backendBytes[at + backend.offset.local] = entry.local ? 1 : 0;
     this.writeBackendWord(id, entry);
   }
 
-  /** Whether it is local, and then port, state, listed and generation at once. */
-  writeBackendWord(id: number, entry: BackendEntry): void {
-    this.#backends.setUint8(id * backend.bytes + backend.offset.local, entry.local);
-    const word = new DataView(new ArrayBuffer(WORD_BYTES));
+  /** Whether a backend's row says what may change of it while it is in use. */
+  hasBackend(id: number, { state, listed, local }: BackendChange): boolean {
+    if (this.backendListed(id) !== listed || this.backendState(id) !== state) return false;
+    return this.isBackendLocal(id) === local;
+  }
+
+  /** Changes that, unless the row says so. */
+  updateBackend(id: number, { state, listed, local }: BackendChange): void {
+    if (this.hasBackend(id, { state, listed, local })) return;
+    this.#backendBytes[id * backend.bytes + backend.offset.local] = local ? 1 : 0;
+    const port = this.#backends.getUint16(id * backend.bytes + backend.offset.port);
+    const generation = this.backendGeneration(id);
+    this.writeBackendWord(id, { port, state, listed, generation });
+  }
+
+  /** Port, state, listed and generation at once. */
+  writeBackendWord(id: number, entry: BackendWord): void {
     const { port } = backend.offset;
-    word.setUint16(0, entry.port);
-    word.setUint8(backend.offset.state - port, entry.state);
-    word.setUint8(backend.offset.listed - port, entry.listed);
-    word.setUint32(backend.offset.generation - port, entry.generation, true);
+    this.#word.setUint16(0, entry.port);
+    this.#word.setUint8(backend.offset.state - port, entry.state);
+    this.#word.setUint8(backend.offset.listed - port, entry.listed);
+    this.#word.setUint32(backend.offset.generation - port, entry.generation, true);
     const index = (id * backend.bytes + port) / WORD_BYTES;
-    Atomics.store(this.#backendWords, index, word.getBigUint64(0, true));
+    Atomics.store(this.#backendWords, index, this.#wordAsOne[0]!);
     this.writes.backends++;
   }
 
@@ -272,9 +334,21 @@ export class Maps {
         yield id;
   }
 
-  writeSlots(offset: number, slots: Uint32Array): void {
+  writeSlots(offset: number, slots: ArrayLike<number>): void {
     this.#slots.set(slots, offset);
     this.writes.slots += slots.length;
+  }
+
+  /** Whether just these slots are there. */
+  hasSlots(offset: number, slots: ArrayLike<number>): boolean {
+    for (let index = 0; index < slots.length; index++)
+      if (this.#slots[offset + index] !== slots[index]) return false;
+    return true;
+  }
+
+  /** The three table words of a service. */
+  readTables(id: number): TableWord[] {
+    return Array.from({ length: TABLE_COUNT }, (_, which) => this.readTable(id, which));
   }
 
   /** A copy of an extent's slots. */
@@ -359,8 +433,12 @@ export function decodeSource(key: Uint8Array): { service: number; range: string 
 /** The 16 bytes of a canonical address. Throws on anything else: the model made it. */
 export function addressBytes(text: string): Uint8Array {
   const parsed = parseAddress(text);
-  if (!parsed) throw new Error(`Address "${text}" of a row is not canonical`);
+  if (!parsed) throw notCanonical(text);
   return parsed.bytes;
+}
+
+function notCanonical(text: string): Error {
+  return new Error(`Address "${text}" of a row is not canonical`);
 }
 
 /** A range's 16 bytes of address and how many of their 128 bits count. Throws for no range. */
@@ -388,15 +466,16 @@ export function encodeName(name: {
   type: number;
 }): Uint8Array {
   const bytes = new Uint8Array(serviceName.bytes);
-  const text = new TextEncoder();
   serviceName.write(new DataView(bytes.buffer), 0, {
     ...name,
-    namespace: text.encode(name.namespace),
-    name: text.encode(name.name),
-    port: text.encode(name.port),
+    namespace: encoder.encode(name.namespace),
+    name: encoder.encode(name.name),
+    port: encoder.encode(name.port),
   });
   return bytes;
 }
+
+const encoder = new TextEncoder();
 
 function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

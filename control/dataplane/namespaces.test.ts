@@ -34,7 +34,7 @@ test("a namespace has its cookie and the addresses that others see", async (t) =
   const { own, clients } = find(cgroup);
   t.is(own, netnsCookie());
   t.is(clients.length, 1);
-  t.like(clients[0], { ipv4: "10.9.0.2", ipv6: "fd00:9::2", inside: true });
+  t.like(clients[0], { ipv4: "10.9.0.2", ipv6: "fd00:9::2", inside: [4, 6] });
   t.not(clients[0]!.cookie, own);
 });
 
@@ -42,22 +42,22 @@ for (const { title, addresses, expected } of [
   {
     title: "one without addresses is still a client",
     addresses: [],
-    expected: { ipv4: undefined, ipv6: undefined, inside: false },
+    expected: { ipv4: undefined, ipv6: undefined, inside: [] },
   },
   {
     title: "one that is no pod's has its address, and is not inside",
     addresses: ["172.30.0.2/32"],
-    expected: { ipv4: "172.30.0.2", ipv6: undefined, inside: false },
+    expected: { ipv4: "172.30.0.2", ipv6: undefined, inside: [] },
   },
   {
     title: "of several addresses the only one of a pod counts",
     addresses: ["172.30.0.2/32", "10.9.0.2/32"],
-    expected: { ipv4: "10.9.0.2", ipv6: undefined, inside: true },
+    expected: { ipv4: "10.9.0.2", ipv6: undefined, inside: [4] },
   },
   {
     title: "of several addresses of pods none is taken for the source",
     addresses: ["10.9.0.3/32", "10.9.0.2/32", "fd00:9::2/128"],
-    expected: { ipv4: undefined, ipv6: "fd00:9::2", inside: true },
+    expected: { ipv4: undefined, ipv6: "fd00:9::2", inside: [4, 6] },
   },
 ])
   test(`of network namespaces, ${title}`, async (t) => {

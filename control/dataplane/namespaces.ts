@@ -89,7 +89,9 @@ export function findClients(
             cookie: netnsCookie(),
             ipv4: onlyOne(ipv4, isInside),
             ipv6: onlyOne(ipv6, isInside),
-            inside: [...ipv4, ...ipv6].some(isInside),
+            inside: ([4, 6] as const).filter((family) =>
+              (family === 4 ? ipv4 : ipv6).some(isInside),
+            ),
           };
         }),
       );

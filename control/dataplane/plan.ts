@@ -2,20 +2,27 @@
 // nothing; a row that does not fit takes nothing and is named.
 import { emptyAction, table as tableNumber } from "../../bindings/layout.ts";
 import { maglevLength, maglevTable } from "../model/maglev.ts";
-import { PROTOCOLS, type ServiceRow, type TableRow } from "../model/rows.ts";
+import {
+  type BackendRow,
+  compareBackends,
+  PROTOCOLS,
+  type ServiceRow,
+  type ServiceType,
+  type TableRow,
+} from "../model/rows.ts";
 import { CapacityError } from "./errors.ts";
 import type { Extent, Extents } from "./extents.ts";
-import { backendName, extentsOf, type Held, newHeld } from "./held.ts";
+import { extentsOf, type Held, newHeld } from "./held.ts";
 import type { Ids } from "./ids.ts";
 import {
   addressBytes,
-  type BackendEntry,
   encodeFrontend,
   encodeFrontendKey,
   encodeName,
   encodeSlot,
   encodeSource,
   type Maps,
+  TABLE_COUNT,
   type TableWord,
 } from "./maps.ts";
 import { bytesToText, type Table } from "./table.ts";
@@ -28,30 +35,38 @@ export interface Pools {
   extents: Extents;
 }
 
-/** A row's backend with its id and what its entry should be once the row is in force. */
+/** A row's backend that has an id, and what its row should say once the plan is in force. */
 export interface PlannedBackend {
+  backend: BackendRow;
   id: number;
   isNew: boolean;
-  entry: BackendEntry;
+  generation: number;
+  state: number;
+  /** Bit 1 << table for each table that lists it. */
+  listed: number;
+  /** Whether it is on this node. */
+  local: boolean;
 }
 
 export interface Plan {
   held: Held;
   isNew: boolean;
+  type: ServiceType;
   affinitySeconds: number;
   guard: number;
   externalLocal: number;
-  backends: Map<string, PlannedBackend>;
+  /** In the order of the row's; undefined: one that needs no id. */
+  backends: readonly (PlannedBackend | undefined)[];
   /** The tables as they will be; those in `flips` differ from the kernel's. */
-  tables: TableWord[];
-  flips: number[];
-  slots: { offset: number; slots: Uint32Array }[];
-  frontends: Map<string, string>;
-  sources: Set<string>;
-  name: string;
+  tables: readonly TableWord[];
+  flips: readonly number[];
+  slots: readonly { offset: number; slots: readonly number[] }[];
+  /** Keys of svc_frontends and their values, as text. */
+  frontends: ReadonlyMap<string, string>;
+  sources: readonly string[];
   /** What is free once no program uses the old tables. */
-  leavingBackends: string[];
-  leavingExtents: Extent[];
+  leavingBackends: readonly number[];
+  leavingExtents: readonly Extent[];
 }
 
 /** Plans one row. `held` is what it holds now, if anything. Throws CapacityError, nothing taken. */
@@ -64,26 +79,26 @@ export function planService(
   const taken = new Taken(pools);
   try {
     const own = held ?? newHeld(row.key, taken.service());
-    const backends = planBackends(row, own, { maps, taken });
-    const tables = planTables(row, own, { maps, taken, backends });
-    const kept = new Set(tables.words.map((word) => (word.length > 0 ? word.offset : -1)));
+    const before = held ? maps.readTables(held.id) : [];
+    const { backends, leaving } = planBackends(row, own, { maps, taken });
+    const { tables, slots } = planTables(row, before, { maps, taken, backends });
     return {
       held: own,
       isNew: held === undefined,
+      type: row.type,
       affinitySeconds: row.affinitySeconds,
       guard: guardOf(row.sources),
       externalLocal: row.externalPolicy === "Local" ? 1 : 0,
       backends,
-      tables: tables.words,
-      flips: tables.words.flatMap((word, which) =>
-        sameWord(word, own.tables[which]) ? [] : [which],
-      ),
-      slots: tables.slots,
+      tables,
+      flips: FLIPS.filter((which) => !sameWord(tables[which]!, before[which])),
+      slots,
       frontends: planFrontends(row, own, frontends),
       sources: planSources(row, own, options.sources),
-      name: planName(row),
-      leavingBackends: [...own.backends.keys()].filter((name) => !backends.has(name)),
-      leavingExtents: extentsOf(own.tables).filter(({ offset }) => !kept.has(offset)),
+      leavingBackends: leaving,
+      leavingExtents: extentsOf(before).filter(
+        ({ offset }) => !tables.some((word) => word.length > 0 && word.offset === offset),
+      ),
     };
   } catch (error) {
     taken.giveBack();
@@ -91,18 +106,17 @@ export function planService(
   }
 }
 
+const FLIPS: readonly number[] = Array.from({ length: TABLE_COUNT }, (_, which) => which);
+
 /** True if the plan writes nothing into the arrays (its frontends and name are compared later). */
 export function isSettled(plan: Plan, maps: Maps): boolean {
   if (plan.isNew || plan.flips.length > 0 || plan.leavingBackends.length > 0) return false;
   if (maps.readAffinity(plan.held.id) !== plan.affinitySeconds) return false;
   if (maps.readGuard(plan.held.id) !== plan.guard) return false;
   if (maps.readExternalLocal(plan.held.id) !== plan.externalLocal) return false;
-  for (const { id, isNew, entry } of plan.backends.values()) {
-    if (isNew) return false;
-    const actual = maps.readBackend(id);
-    if (!sameEntry(actual, entry)) return false;
-  }
-  return true;
+  return plan.backends.every(
+    (planned) => !planned || (!planned.isNew && maps.hasBackend(planned.id, planned)),
+  );
 }
 
 /** What a plan has taken from the pools, to be given back if it does not come off. */
@@ -145,83 +159,86 @@ class Taken {
 }
 
 /**
- * The backends that some table lists, with the bit of each such table; and those that none lists
- * any more but that still serve.
+ * The backends that some table lists, with the bit of each such table, and those that none lists
+ * any more but that still serve; and the ids of those that leave. Both lists of backends are in one
+ * order, so that one walk along them finds who is known.
  */
 function planBackends(
   row: ServiceRow,
   held: Held,
   { maps, taken }: { maps: Maps; taken: Taken },
-): Map<string, PlannedBackend> {
-  const listed = new Uint8Array(row.backends.length);
-  [row.internal, row.inside, row.outside].forEach((table, which) => {
-    for (const member of table.members) listed[member]! |= 1 << which;
-  });
-  const planned = new Map<string, PlannedBackend>();
-  row.backends.forEach((backend, index) => {
-    const name = backendName(backend);
-    const known = held.backends.get(name);
-    if (listed[index] === 0) {
-      if (known === undefined) return;
-      listed[index] = 1 << tableNumber.TABLE_NONE;
-    }
-    const id = known ?? taken.backend();
-    const generation = maps.readBackend(id).generation;
-    planned.set(name, {
+): { backends: (PlannedBackend | undefined)[]; leaving: number[] } {
+  const listings = listBackends(row);
+  const leaving: number[] = [];
+  let at = 0;
+  const backends = row.backends.map((backend, index): PlannedBackend | undefined => {
+    while (at < held.ids.length && compareBackends(held.backends[at]!, backend) < 0)
+      leaving.push(held.ids[at++]!);
+    const isKnown = at < held.ids.length && compareBackends(held.backends[at]!, backend) === 0;
+    const listed = listings[index]!;
+    if (listed === 0 && !isKnown) return undefined;
+    const id = isKnown ? held.ids[at++]! : taken.backend();
+    const generation = maps.backendGeneration(id);
+    return {
+      backend,
       id,
-      isNew: known === undefined,
-      entry: {
-        address: addressBytes(backend.address),
-        port: backend.port,
-        state: BACKEND_STATES[backend.state],
-        listed: listed[index]!,
-        generation: known === undefined ? (generation + 1) >>> 0 || 1 : generation,
-        service: held.id,
-        local: backend.local ? 1 : 0,
-      },
-    });
+      isNew: !isKnown,
+      generation: isKnown ? generation : (generation + 1) >>> 0 || 1,
+      state: BACKEND_STATES[backend.state],
+      listed: listed === 0 ? 1 << tableNumber.TABLE_NONE : listed,
+      local: backend.local,
+    };
   });
-  return planned;
+  for (; at < held.ids.length; at++) leaving.push(held.ids[at]!);
+  return { backends, leaving };
+}
+
+/** For each backend of a row the bits of the tables that list it. */
+function listBackends(row: ServiceRow): number[] {
+  const listed = new Array<number>(row.backends.length).fill(0);
+  const tables = [row.internal, row.inside, row.outside];
+  for (const [which, { members }] of tables.entries())
+    for (const member of members) listed[member]! |= 1 << which;
+  return listed;
 }
 
 /** The three table words; equal tables of one row share an extent, unchanged ones keep theirs. */
 function planTables(
   row: ServiceRow,
-  held: Held,
-  options: { maps: Maps; taken: Taken; backends: Map<string, PlannedBackend> },
-): { words: TableWord[]; slots: { offset: number; slots: Uint32Array }[] } {
+  before: readonly TableWord[],
+  options: { maps: Maps; taken: Taken; backends: Plan["backends"] },
+): Pick<Plan, "tables" | "slots"> {
   const { maps, taken } = options;
-  const written: { offset: number; slots: Uint32Array }[] = [];
-  const present = extentsOf(held.tables).map(({ offset, length }) => ({
-    offset,
-    slots: maps.readSlots(offset, length),
-  }));
-  const words = [row.internal, row.inside, row.outside].map((table): TableWord => {
-    const slots = tableSlots(row, table, options.backends);
+  const written: { offset: number; slots: readonly number[] }[] = [];
+  const tables = [row.internal, row.inside, row.outside].map((table): TableWord => {
     const whenEmpty =
       table.whenEmpty === "drop" ? emptyAction.EMPTY_DROP : emptyAction.EMPTY_REFUSE;
-    if (slots.length === 0) return { offset: 0, length: 0, whenEmpty };
-    const same = [...written, ...present].find((extent) => sameSlots(extent.slots, slots));
-    if (same) return { offset: same.offset, length: slots.length, whenEmpty };
-    const offset = taken.extent(slots.length);
+    if (table.members.length === 0) return { offset: 0, length: 0, whenEmpty };
+    const slots = tableSlots(row, table, options.backends);
+    const { length } = slots;
+    const shared = written.find((extent) => sameSlots(extent.slots, slots));
+    if (shared) return { offset: shared.offset, length, whenEmpty };
+    const kept = before.find((word) => word.length === length && maps.hasSlots(word.offset, slots));
+    if (kept) return { offset: kept.offset, length, whenEmpty };
+    const offset = taken.extent(length);
     written.push({ offset, slots });
-    return { offset, length: slots.length, whenEmpty };
+    return { offset, length, whenEmpty };
   });
-  return { words, slots: written };
+  return { tables, slots: written };
 }
 
 function tableSlots(
   row: ServiceRow,
   table: TableRow,
-  backends: Map<string, PlannedBackend>,
-): Uint32Array {
-  const slotOf = table.members.map((member) => {
-    const planned = backends.get(backendName(row.backends[member]!))!;
-    return encodeSlot(planned.id, planned.entry.generation);
+  backends: Plan["backends"],
+): readonly number[] {
+  const slots = table.members.map((member) => {
+    const { id, generation } = backends[member]!;
+    return encodeSlot(id, generation);
   });
-  if (table.kind === "uniform" || slotOf.length === 0) return Uint32Array.from(slotOf);
+  if (table.kind === "uniform") return slots;
   const members = table.members.map((member) => row.backends[member]!);
-  return maglevTable(members, maglevLength(members.length)).map((member) => slotOf[member]!);
+  return Array.from(maglevTable(members, maglevLength(members.length)), (at) => slots[at]!);
 }
 
 function planFrontends(row: ServiceRow, held: Held, frontends: Table): Map<string, string> {
@@ -242,35 +259,26 @@ function planFrontends(row: ServiceRow, held: Held, frontends: Table): Map<strin
 }
 
 /** Old ranges go only once the new ones are there, so that there must be room for both. */
-function planSources(row: ServiceRow, held: Held, sources: Table): Set<string> {
-  const ranges = row.sources?.ranges ?? [];
-  const planned = new Set(ranges.map((range) => bytesToText(encodeSource(held.id, range))));
-  const added = [...planned].filter((key) => sources.desired(key) === undefined).length;
+function planSources(row: ServiceRow, held: Held, sources: Table): readonly string[] {
+  if (row.sources === undefined) return NONE;
+  const planned = row.sources.ranges.map((range) => bytesToText(encodeSource(held.id, range)));
+  const added = planned.filter((key) => sources.desired(key) === undefined).length;
   const { maxEntries } = sources;
   if (added > 0 && sources.desiredSize + added > maxEntries)
     throw new CapacityError("svc_sources", maxEntries);
   return planned;
 }
 
-function planName(row: ServiceRow): string {
+const NONE: readonly never[] = [];
+
+/** A row's name as svc_names has it, as text. */
+export function nameOf(row: ServiceRow): string {
   return bytesToText(
     encodeName({ ...row, protocol: PROTOCOLS[row.protocol], type: SERVICE_TYPES[row.type] }),
   );
 }
 
-/** What of a backend's entry can change while it is in use. */
-export function sameEntry(
-  actual: BackendEntry,
-  wanted: Pick<BackendEntry, "listed" | "state" | "local">,
-): boolean {
-  return (
-    actual.listed === wanted.listed &&
-    actual.state === wanted.state &&
-    actual.local === wanted.local
-  );
-}
-
-function sameSlots(a: Uint32Array, b: Uint32Array): boolean {
+function sameSlots(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((slot, index) => slot === b[index]);
 }
 

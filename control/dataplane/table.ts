@@ -7,13 +7,13 @@ const BATCH = 4096;
 
 /** Bytes as a string of one character a byte: usable as a Map key. */
 export function bytesToText(bytes: Uint8Array): string {
-  return String.fromCharCode(...bytes);
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
 }
 
-/** The inverse of bytesToText(). */
+/** The inverse of bytesToText(), in memory of its own. */
 export function textToBytes(text: string): Uint8Array {
   const bytes = new Uint8Array(text.length);
-  for (let index = 0; index < text.length; index++) bytes[index] = text.charCodeAt(index);
+  Buffer.from(bytes.buffer).write(text, "latin1");
   return bytes;
 }
 
@@ -104,10 +104,14 @@ export class Table {
   /** Writes what is new or changed. Returns the entries that could not be written. */
   writeAdditions(): TableError[] {
     const errors: TableError[] = [];
-    const entries: [string, string][] = [];
-    for (const [key, value] of this.#pending) if (value !== undefined) entries.push([key, value]);
-    for (let from = 0; from < entries.length; from += BATCH)
-      this.#writeBatch(entries.slice(from, from + BATCH), errors);
+    let entries: [string, string][] = [];
+    for (const [key, value] of this.#pending) {
+      if (value !== undefined) entries.push([key, value]);
+      if (entries.length < BATCH) continue;
+      this.#writeBatch(entries, errors);
+      entries = [];
+    }
+    if (entries.length > 0) this.#writeBatch(entries, errors);
     return errors;
   }
 

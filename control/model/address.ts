@@ -17,6 +17,8 @@ export interface AddressRange {
 
 const DOT = 0x2e;
 const COLON = 0x3a;
+/** The octets of dotted quads but the last, as they stand in one. */
+const OCTETS: readonly string[] = Array.from({ length: 256 }, (_, octet) => `${octet}.`);
 const IPV4_AT = 12;
 const BYTES = 16;
 
@@ -96,9 +98,10 @@ function parseGroups(text: string, bytes: Uint8Array): boolean {
 }
 
 /** True if 16 address bytes are an IPv4 address in its mapped form. */
-function isMapped(bytes: Uint8Array): boolean {
-  for (let i = 0; i < 10; i++) if (bytes[i] !== 0) return false;
-  return bytes[10] === 0xff && bytes[11] === 0xff;
+function isMapped(bytes: Uint8Array, at = 0): boolean {
+  if (bytes[at + 10] !== 0xff || bytes[at + 11] !== 0xff) return false;
+  for (let i = at; i < at + 10; i++) if (bytes[i] !== 0) return false;
+  return true;
 }
 
 /**
@@ -108,14 +111,23 @@ function isMapped(bytes: Uint8Array): boolean {
  */
 export function parseAddress(text: string): ParsedAddress | undefined {
   const bytes = new Uint8Array(BYTES);
+  const family = writeAddress(text, bytes);
+  return family && { family, bytes };
+}
+
+/**
+ * The same into 16 bytes that are there; returns the family. If `text` is no address: undefined,
+ * and the bytes are any.
+ */
+export function writeAddress(text: string, bytes: Uint8Array): Family | undefined {
   if (text.indexOf(":") < 0) {
-    if (!parseDotted(text, 0, { bytes, at: IPV4_AT })) return undefined;
+    bytes.fill(0, 0, 10);
     bytes[10] = 0xff;
     bytes[11] = 0xff;
-    return { family: 4, bytes };
+    return parseDotted(text, 0, { bytes, at: IPV4_AT }) ? 4 : undefined;
   }
   if (!parseGroups(text, bytes)) return undefined;
-  return { family: isMapped(bytes) ? 4 : 6, bytes };
+  return isMapped(bytes) ? 4 : 6;
 }
 
 /** Start and length, in groups, of the zeros that "::" replaces (RFC 5952 §4.2). */
@@ -132,9 +144,14 @@ function longestZeros(bytes: Uint8Array): { start: number; length: number } {
   return best;
 }
 
-/** Canonical text of 16 address bytes: dotted for a mapped one, else RFC 5952. */
-export function formatAddress(bytes: Uint8Array): string {
-  if (isMapped(bytes)) return `${bytes[12]}.${bytes[13]}.${bytes[14]}.${bytes[15]}`;
+/** Canonical text of the 16 address bytes at `at`: dotted for a mapped one, else RFC 5952. */
+export function formatAddress(bytes: Uint8Array, at = 0): string {
+  if (!isMapped(bytes, at)) return formatGroups(bytes.subarray(at, at + BYTES));
+  const first = OCTETS[bytes[at + 12]!]! + OCTETS[bytes[at + 13]!]! + OCTETS[bytes[at + 14]!]!;
+  return first + bytes[at + 15]!;
+}
+
+function formatGroups(bytes: Uint8Array): string {
   const zeros = longestZeros(bytes);
   let text = "";
   for (let group = 0; group < 8; group++) {

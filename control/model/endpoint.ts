@@ -1,7 +1,7 @@
 // From EndpointSlices to the endpoints of one service port (§4). Knows nothing of readiness
 // policies or nodes: topology.ts chooses among what is found here.
 import type { SliceEndpoint, SliceObject, SlicePort } from "./objects.ts";
-import type { Family, Protocol } from "./rows.ts";
+import { compareBackends, type Family, type Protocol } from "./rows.ts";
 
 /** One address and port behind a service port, with what decides whether it is used. */
 export type Endpoint = SliceEndpoint;
@@ -33,18 +33,9 @@ export function isPortOf({ name, protocol }: SlicePort, query: EndpointQuery): b
   return name === query.name && protocol === query.protocol;
 }
 
-/** Orders by address as text, then by port: the order of rows.ts. */
-export function compareEndpoints(
-  left: { address: string; port: number },
-  right: { address: string; port: number },
-): number {
-  if (left.address !== right.address) return left.address < right.address ? -1 : 1;
-  return left.port - right.port;
-}
-
 function isSorted(endpoints: readonly Endpoint[]): boolean {
   for (let i = 1; i < endpoints.length; i++) {
-    if (compareEndpoints(endpoints[i - 1]!, endpoints[i]!) >= 0) return false;
+    if (compareBackends(endpoints[i - 1]!, endpoints[i]!) >= 0) return false;
   }
   return true;
 }
@@ -57,7 +48,7 @@ function dropDuplicates(sorted: readonly Endpoint[]): Endpoint[] {
   const distinct: Endpoint[] = [];
   for (const endpoint of sorted) {
     const last = distinct.at(-1);
-    if (last === undefined || compareEndpoints(last, endpoint) !== 0) distinct.push(endpoint);
+    if (last === undefined || compareBackends(last, endpoint) !== 0) distinct.push(endpoint);
     else if (!endpoint.terminating) distinct[distinct.length - 1] = endpoint;
   }
   return distinct;
@@ -80,7 +71,7 @@ export function findEndpoints(
   }
   const found = lists.length === 1 ? lists[0]! : lists.flat();
   if (isSorted(found)) return found;
-  return dropDuplicates(found.toSorted(compareEndpoints));
+  return dropDuplicates(found.toSorted(compareBackends));
 }
 
 /** A slice's endpoints at one of its ports: most slices have one, and then nothing is copied. */

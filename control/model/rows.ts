@@ -90,12 +90,31 @@ export interface ServiceRow {
   outside: TableRow;
 }
 
-/** The order in which people see service ports: by namespace, name, port, protocol and family. */
-export function compareServices(
-  a: Pick<ServiceRow, "namespace" | "name" | "port" | "family"> & { protocol: string },
-  b: Pick<ServiceRow, "namespace" | "name" | "port" | "family"> & { protocol: string },
+/** The order of a row's backends: by address as text, then by port. */
+export function compareBackends(
+  left: Pick<BackendRow, "address" | "port">,
+  right: Pick<BackendRow, "address" | "port">,
 ): number {
-  for (const field of ["namespace", "name", "port", "protocol"] as const)
-    if (a[field] !== b[field]) return a[field] < b[field] ? -1 : 1;
-  return a.family - b.family;
+  if (left.address !== right.address) return left.address < right.address ? -1 : 1;
+  return left.port - right.port;
+}
+
+type ServiceIdentity = Pick<ServiceRow, "namespace" | "name" | "port" | "family"> & {
+  protocol: string;
+};
+
+/** The order in which people see service ports: by namespace, name, port, protocol and family. */
+export function compareServices(a: ServiceIdentity, b: ServiceIdentity): number {
+  return (
+    compareText(a.namespace, b.namespace) ||
+    compareText(a.name, b.name) ||
+    compareText(a.port, b.port) ||
+    compareText(a.protocol, b.protocol) ||
+    a.family - b.family
+  );
+}
+
+/** For sort(): by UTF-16 code units, whatever the locale. */
+export function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
 }

@@ -1,6 +1,6 @@
-// packet-flows of the vectors as real connections through the sockets' hooks: every packet that starts
-// on the node, from pods and from node processes, through a running agent. Those from outside, and
-// those whose sockets no hook sees, are played by unseen.test.ts.
+// packet-flows of the vectors as real connections through the sockets' hooks: every packet that
+// starts on the node, from pods and from node processes, through a running agent. Those from
+// outside, and those whose sockets no hook sees, are played by unseen.test.ts.
 import test, { type ExecutionContext } from "ava";
 import { whyNoLab } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";

@@ -73,8 +73,8 @@ export function whyNoPacket(
     );
   if (expect.endpoints?.some((endpoint) => isOwn(parseAuthority(endpoint).address)))
     return (
-      "from the node to an endpoint on its own network a packet cannot be sent on, since it would " +
-      "come in from outside with an address of the node: it is the sockets' hooks' alone"
+      "from the node to an endpoint on its own network a packet cannot be sent on, since it " +
+      "would come in from outside with an address of the node: it is the sockets' hooks' alone"
     );
   return undefined;
 }

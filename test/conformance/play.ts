@@ -1,5 +1,5 @@
-// Plays packets of packet-flows as connections in a world (world.ts), and says in the vectors' words
-// what became of them. Knows neither the ways into a world nor what is meant to differ.
+// Plays packets of packet-flows as connections in a world (world.ts), and says in the vectors'
+// words what became of them. Knows neither the ways into a world nor what is meant to differ.
 import type { Address } from "../../lab/sockets.ts";
 import {
   authority,

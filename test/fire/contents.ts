@@ -98,8 +98,8 @@ export class KernelContents {
       serviceKey({ ...service, protocol: service.protocol as Protocol }),
     );
     const copy = memoryStorage({ frontends: FRONTENDS });
-    for (const { keys, values } of bucketEntries(this.#buckets))
-      copy.frontends.setBatch(keys, values);
+    const { keys: bucketKeys, values: bucketValues } = bucketEntries(this.#buckets);
+    copy.frontends.setBatch(bucketKeys, bucketValues);
     for (const { keys, values } of this.#maps.svc_overflow.entries())
       copy.frontends.setBatch(keys, values);
     const storage = { ...copy, ...this.#arrays };

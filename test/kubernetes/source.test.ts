@@ -422,6 +422,26 @@ test.serial("what is odd in an object is told once, and that it is no more", asy
   await waitFor(() => recorder.resolutions.length === 1, { what: "the end of the problem" });
 });
 
+test.serial(
+  "a server that goes is told of once, whatever is asked of it, and so is its return",
+  async (t) => {
+    const scene = await Scene.create(t);
+    const { server, recorder } = scene;
+    await scene.start();
+    await scene.settle("all");
+    const release = server.faults.add({ effect: { kind: "status", code: 503 } });
+    const before = server.requests.length;
+    server.strike({ verb: "watch" }, { kind: "reset" });
+    await waitFor(() => server.requests.length > before + 30, { what: "attempts" });
+    t.is(recorder.problems.length, 1);
+    release();
+    await waitFor(() => recorder.resolutions.length > 0, { what: "the end of the outage" });
+    await scene.settle("all");
+    t.is(recorder.problems.length, 1);
+    t.is(recorder.resolutions.length, 1);
+  },
+);
+
 test.serial("it ends while it waits for a server that is not there", async (t) => {
   const scene = await Scene.create(t);
   await scene.server.close();

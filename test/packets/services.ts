@@ -1,4 +1,5 @@
-// The Services of the packet tests, as rows: one for each way that a packet can take.
+// The Services of the packet tests, as rows: one for each way that a packet can
+// take.
 import {
   type AddressRow,
   type BackendRow,

@@ -1,9 +1,10 @@
 // The agent as it runs in a cluster: fed by an API server that comes, changes and goes, with real
 // connections through what it programs. What the source does under every fault is tested in
 // test/kubernetes.
-import { writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import test from "ava";
+import { parse } from "yaml";
 import type { ApiObject } from "../../lab/apiserver/objects.ts";
 import { type RemoteApiServer, startRemoteApiServer } from "../../lab/apiserver/remote.ts";
 import { whyNoLab } from "../../lab/lab.ts";
@@ -101,6 +102,46 @@ labTest("an agent that is killed and started again writes nothing", async (t) =>
   t.is(fingerprint(stage), before);
   t.is(await answerer(), "pod-c");
 });
+
+/** The kubelet's view of a pod: the files of its service account, and where the API server is. */
+async function commandInPod(): Promise<{ command: string[]; env: Record<string, string> }> {
+  const text = await readFile(path.join(stage.folder, "kubeconfig"), "utf8");
+  const { clusters, users } = parse(text);
+  const { "certificate-authority-data": ca, server: url } = clusters[0].cluster;
+  const account = path.join(stage.folder, "account");
+  await mkdir(account);
+  await writeFile(path.join(account, "ca.crt"), Buffer.from(ca, "base64"));
+  await writeFile(path.join(account, "token"), users[0].user.token);
+  await writeFile(path.join(account, "namespace"), "kube-system");
+  const flags = ["--nftables-min-sync-period", "0s"];
+  // A mount namespace of its own, as a pod has: nobody else sees this /run.
+  const enter = `mount -t tmpfs pod /run && mkdir -p $1 && cp ${account}/* $1 && shift && exec "$@"`;
+  const { hostname, port } = new URL(url);
+  return {
+    command: [
+      ...["unshare", "--mount", "sh", "-ec", enter, "sh"],
+      "/run/secrets/kubernetes.io/serviceaccount",
+      ...stage.agentCommand({ source: flags }),
+    ],
+    env: { KUBERNETES_SERVICE_HOST: hostname, KUBERNETES_SERVICE_PORT: port },
+  };
+}
+
+labTest(
+  "in a pod the agent is who its service account says, at the server it is told",
+  async (t) => {
+    await stage.agent.kill();
+    const { command, env } = await commandInPod();
+    const agent = await stage.node.start(command, { ready: /serving/, env });
+    await apply(...webOf("pod-b"));
+    await untilAnswered("pod-b");
+    t.notRegex(agent.output(), /warn|error/);
+    await agent.stop();
+    await startAgent();
+    await apply(...webOf("pod-c"));
+    await untilAnswered("pod-c");
+  },
+);
 
 labTest(
   "without a server a start waits, serves what is programmed, and ends when told",

@@ -156,7 +156,11 @@ class Place {
         endpoints.map((each) => hosts[each]!),
       );
       const health = spec === LOCAL && { healthCheckNodePort: HEALTH_PORT + index };
-      const options = { number: FIRST_NUMBER + index, endpoints: placed, spec: { ...spec, ...health } };
+      const options = {
+        number: FIRST_NUMBER + index,
+        endpoints: placed,
+        spec: { ...spec, ...health },
+      };
       await stage.apply(name, makeOutside(name, options));
     }
     await stage.startAgent(agentOptions(bed));

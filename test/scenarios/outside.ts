@@ -92,7 +92,7 @@ export interface Placed {
   conditions?: Manifest;
 }
 
-/** Endpoints at both addresses of each host, pods or a node's own, on the nodes that they are on. */
+/** Endpoints at both addresses of each host, pods or a node's own, on their nodes. */
 export function endpointsOf(stage: Stage, hosts: readonly (Host | Placed)[]): SliceEndpoint[] {
   return hosts.flatMap((each) => {
     const { host, ...rest } = "host" in each ? each : { host: each };

@@ -42,7 +42,7 @@ const LAYOUT_CHANGES: readonly Change[] = [
   [MAPS, "SLOT_BACKEND_BITS = 22", "SLOT_BACKEND_BITS = 21"],
   [MAPS, "SLOT_GENERATION_BITS = 10", "SLOT_GENERATION_BITS = 11"],
   [MAPS, "FRONTEND_BUCKETS = 65536", "FRONTEND_BUCKETS = 32768"],
-  ["bpf/balance.h", "0x2c1b3c6d", "0x3c6ef35f"],
+  ["bpf/address.h", "0x2c1b3c6d", "0x3c6ef35f"],
   ["control/dataplane/maps.ts", "0x2c1b3c6d", "0x3c6ef35f"],
 ];
 
@@ -54,8 +54,8 @@ const RECORD_CHANGES: readonly Change[] = [
     "\t__u64 reference; /* backend id | generation << 32 */\n\t__u64 last_seen_ns;",
     "\t__u64 last_seen_ns;\n\t__u64 novelty;\n\t__u64 reference;",
   ],
-  [MAPS, "\tREASON_REFUSED = 0,", "\tREASON_NOVEL = 10,\n\tREASON_REFUSED = 0,"],
-  [MAPS, "REASON_COUNT = 10,", "REASON_COUNT = 11,"],
+  [MAPS, "\tREASON_REFUSED = 0,", "\tREASON_NOVEL = 19,\n\tREASON_REFUSED = 0,"],
+  [MAPS, "REASON_COUNT = 19,", "REASON_COUNT = 20,"],
 ];
 
 /** Steps of a take-over, at each of which the agent kills itself if BPFSVC_DIE names it. */

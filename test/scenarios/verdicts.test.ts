@@ -16,7 +16,13 @@ import {
 } from "../../control/dataplane/kernel.ts";
 import { Maps } from "../../control/dataplane/maps.ts";
 import { Pins } from "../../control/dataplane/pins.ts";
-import type { FrontendRow, Protocol, ServiceRow, SourceRow } from "../../control/model/rows.ts";
+import type {
+  Family,
+  FrontendRow,
+  Protocol,
+  ServiceRow,
+  SourceRow,
+} from "../../control/model/rows.ts";
 import type { Helper, Host } from "../../lab/host.ts";
 import { Lab, whyNoLab } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";
@@ -31,13 +37,18 @@ const REFUSED = "ECONNREFUSED";
 const DROPPED = "EHOSTUNREACH";
 const CAPACITIES = { svc_services: 64, svc_names: 64, svc_backends: 256, svc_slots: 1024 };
 
+interface PodsInside {
+  pods_inside_ipv4: 0 | 1;
+  pods_inside_ipv6: 0 | 1;
+}
+
 interface Stage {
   lab: Lab;
   dataplane: Dataplane;
   clients: Clients;
   maps: OpenMaps;
   /** Attaches the programs with other rodata. */
-  attach: (rodata: { pods_inside: number }) => void;
+  attach: (rodata: PodsInside) => void;
   /** By the name of a host. */
   helpers: Record<string, Helper>;
   cookies: Record<string, bigint>;
@@ -69,12 +80,12 @@ async function openStage(): Promise<Stage> {
   }
   for (const address of Object.values(lab.pods.server!.addresses))
     await helpers.server!.serveTcp({ identity: "server", address, port: PORT });
-  const load = (rodata: { pods_inside: number }) =>
+  const load = (rodata: PodsInside) =>
     loadObject(pins, {
       rodata: { remember_tcp: 0, node_netns: cookies["node-a"]!, ...rodata },
       capacities: CAPACITIES,
     });
-  const loaded = load({ pods_inside: 1 });
+  const loaded = load({ pods_inside_ipv4: 1, pods_inside_ipv6: 1 });
   const maps = openPinned(pins)!;
   const meta = new Meta(maps.svc_meta, { readOnly: false });
   const attach = (object: typeof loaded) => {
@@ -251,7 +262,7 @@ labTest("an address of a Service range that nobody has drops, others are left al
 });
 
 /** These pods are known, others are strangers. */
-function knowPods(pods: readonly string[], inside = true): void {
+function knowPods(pods: readonly string[], inside: readonly Family[] = [4, 6]): void {
   const rows = pods.map((pod) => {
     const { ipv4, ipv6 } = stage.lab.pods[pod]!.addresses;
     return { cookie: stage.cookies[pod]!, ipv4, ipv6, inside };
@@ -360,7 +371,7 @@ labTest(
 
 labTest("where nobody knows the source, a guarded VIP is left to the packet path", async (t) => {
   stage.clients.replace([
-    { cookie: stage.cookies.client!, ipv6: stage.lab.pods.client!.addresses.ipv6, inside: true },
+    { cookie: stage.cookies.client!, ipv6: stage.lab.pods.client!.addresses.ipv6, inside: [6] },
   ]);
   const sources = { ranges: ["10.0.0.0/8"], nodeAllowed: true };
   program([makeRow("unknown", { frontends: [at("loadBalancer", "198.51.100.22")], sources })]);
@@ -400,18 +411,24 @@ labTest("a UDP socket with an endpoint loses it when its source is shut out", as
 
 labTest("node and pods are inside, others outside; unknown ones as configured", async (t) => {
   const address = "192.0.2.25";
+  const ipv6 = "2001:db8:192::25";
   program([
     makeRow("local", { frontends: [at("externalIP", address), at("clusterIP", "10.96.0.25")] }),
+    makeRow("local", { frontends: [at("externalIP", ipv6)] }),
   ]);
   knowPods(["client"]);
   t.is(await ask("client", { address }), "ok");
   t.is(await ask("other", { address }), "ok", "not known, and pods are inside");
   t.is(await ask("node-a", { address }), "ok");
-  knowPods(["client"], false);
+  knowPods(["client"], []);
   t.is(await ask("client", { address }), DROPPED, "the outside table is empty");
   t.is(await ask("client", { address: "10.96.0.25" }), "ok", "a cluster IP has but one list");
-  stage.attach({ pods_inside: 0 });
+  knowPods(["client"], [6]);
+  t.is(await ask("client", { address }), DROPPED, "pods are told from others over IPv6 alone");
+  t.is(await ask("client", { address: ipv6 }), "ok");
+  stage.attach({ pods_inside_ipv4: 0, pods_inside_ipv6: 1 });
   t.is(await ask("other", { address }), DROPPED);
+  t.is(await ask("other", { address: ipv6 }), "ok");
   t.is(await ask("node-a", { address }), "ok");
   knowPods(["other"]);
   t.is(await ask("other", { address }), "ok");

@@ -147,7 +147,9 @@ interface RawUser {
 function loadFromFile(config: KubeConfig, file: string): void {
   config.loadFromFile(file);
   // KubeConfig does not know tokenFile, which kubeadm's kubeconfig of kube-proxy has.
-  const raw = parse(readFileSync(file, "utf8")) as { users?: RawUser[] };
+  const text = readFileSync(file, "utf8");
+  if (!text.includes("tokenFile")) return;
+  const raw = parse(text) as { users?: RawUser[] };
   const user = config.getCurrentUser();
   const tokenFile = raw.users?.find(({ name }) => name === user?.name)?.user?.tokenFile;
   if (user === null || tokenFile === undefined) return;

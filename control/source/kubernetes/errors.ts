@@ -19,19 +19,40 @@ export class ApiError extends Error {
   readonly code: number;
   /** How long it asks to be left alone, a minute at most; 0 if it does not. */
   readonly retryAfterMs: number;
+  readonly host: string;
 
-  constructor(message: string, { code, retryAfterMs }: { code: number; retryAfterMs: number }) {
+  constructor(message: string, answer: { code: number; retryAfterMs: number; host: string }) {
     super(message);
-    this.code = code;
-    this.retryAfterMs = retryAfterMs;
+    this.code = answer.code;
+    this.retryAfterMs = answer.retryAfterMs;
+    this.host = answer.host;
   }
 }
 
 /** There was no answer, or it broke off. */
-export class ConnectionError extends Error {}
+export class ConnectionError extends Error {
+  readonly host: string;
+
+  constructor(message: string, { host, cause }: { host: string; cause: Error }) {
+    super(message, { cause });
+    this.host = host;
+  }
+}
 
 /** The credentials or the server's address cannot be had. */
 export class CredentialsError extends Error {}
+
+/**
+ * What is wrong whatever resource was asked for: equal texts for equal troubles, not for people.
+ * Undefined if it is the resource's own.
+ */
+export function commonTrouble(error: Error): string | undefined {
+  if (error instanceof CredentialsError) return error.message;
+  if (error instanceof ConnectionError) return `${error.host} ${(error.cause as Error).message}`;
+  if (!(error instanceof ApiError)) return undefined;
+  const { code, host } = error;
+  return code === 401 || code === 429 || code >= 500 ? `${host} ${code}` : undefined;
+}
 
 function describe({ verb, resource, host }: Subject): string {
   return `Cannot ${verb} ${resource.title} at "${host}"`;
@@ -73,7 +94,7 @@ export function answerError(
   const seconds = Number(retryAfter) || status?.retryAfterSeconds || 0;
   const message = `${describe(subject)}: ${explain(code, status, subject)}`;
   const retryAfterMs = Math.min(Math.max(0, seconds) * 1000, LONGEST_RETRY_MS);
-  return new ApiError(message, { code, retryAfterMs });
+  return new ApiError(message, { code, retryAfterMs, host: subject.host });
 }
 
 /** The error for an answer that is not the API's, such as a proxy's page. */
@@ -100,7 +121,8 @@ export function connectionError(subject: Subject, cause: Error): Error {
     ? "the server's certificate is not trusted; correct the certificate authority or the address"
     : "it is asked again";
   const reason = cause.message || cause.name;
-  return new ConnectionError(`${describe(subject)}: ${reason}; ${fix}`, { cause });
+  const message = `${describe(subject)}: ${reason}; ${fix}`;
+  return new ConnectionError(message, { host: subject.host, cause });
 }
 
 /** What came cannot be understood, or is older than what is known. */

@@ -6,9 +6,9 @@ import { StandingProblems } from "../problems.ts";
 import type { Notice, Sink, Source, WatchStatistics } from "../source.ts";
 import { ApiClient, TIMEOUTS, type Timeouts } from "./client.ts";
 import { Credentials } from "./credentials.ts";
-import { ApiError } from "./errors.ts";
+import { ApiError, commonTrouble } from "./errors.ts";
 import { Events } from "./events.ts";
-import { Outage } from "./outage.ts";
+import { Outage, SharedOutage } from "./outage.ts";
 import { Reflector } from "./reflector.ts";
 import { Delivery, type Replica } from "./replica.ts";
 import { type Resource, watchedResources } from "./resources.ts";
@@ -57,12 +57,15 @@ export class KubernetesSource implements Source {
   #sink: Sink | undefined;
   #onStarted: () => void = () => {};
   /** The slices of the API server's own Service, by name, and whether they changed. */
+  /** Of the API server: each resource has its own besides, for what is wrong with that alone. */
+  readonly #serverOutage: SharedOutage;
   readonly #apiServer = new Map<string, SliceObject>();
   #hasMoved = false;
 
   constructor(options: KubernetesOptions) {
     this.#options = options;
     this.#clock = options.clock ?? machineClock;
+    this.#serverOutage = new SharedOutage(this.#newOutage());
     this.#credentials = new Credentials(options.kubeconfig, options);
     this.#servers = new Servers(options.statePath);
     const { timeouts = TIMEOUTS, nodeName, log } = options;
@@ -122,10 +125,7 @@ export class KubernetesSource implements Source {
   #makeReflector(parts: { resource: Resource; replica: Replica; client: ApiClient }): Reflector {
     const { resource, replica } = parts;
     const { backoff = BACKOFF } = this.#options;
-    const outage = new Outage(this.#clock, {
-      problem: (message) => this.#sink?.problem(message),
-      resolved: (message) => this.#sink?.resolved(message),
-    });
+    const outage = this.#newOutage();
     const name = resource.title.replaceAll(" ", "_");
     const statistics = { resource: name, watches: 0, lastEventMs: undefined as number | undefined };
     this.#statistics.push(statistics);
@@ -145,11 +145,24 @@ export class KubernetesSource implements Source {
         this.#tellChanged();
       },
       onFailed: (error) => {
-        outage.fail(error.message);
+        const { message } = error;
+        const subject = commonTrouble(error);
+        if (subject === undefined) outage.fail(message);
+        else this.#serverOutage.fail(resource, { message, subject });
         const code = error instanceof ApiError ? error.code : 0;
         if (!resource.isRequired && NOT_TO_BE_HAD.includes(code)) this.#settle(resource);
       },
-      onWell: () => outage.end(),
+      onWell: () => {
+        outage.end();
+        this.#serverOutage.end(resource);
+      },
+    });
+  }
+
+  #newOutage(): Outage {
+    return new Outage(this.#clock, {
+      problem: (message) => this.#sink?.problem(message),
+      resolved: (message) => this.#sink?.resolved(message),
     });
   }
 

@@ -9,6 +9,7 @@ export class Outage {
   readonly #clock: Pick<Clock, "now">;
   readonly #sink: Pick<Sink, "problem" | "resolved">;
   #told = "";
+  #subject = "";
   #toldMs = Number.NEGATIVE_INFINITY;
 
   constructor(clock: Pick<Clock, "now">, sink: Pick<Sink, "problem" | "resolved">) {
@@ -16,11 +17,15 @@ export class Outage {
     this.#sink = sink;
   }
 
-  /** Something failed: told unless it is what was told last, or too soon after it. */
-  fail(message: string): void {
+  /**
+   * Something failed: told unless it is what was told last, or too soon after it. Messages about
+   * one subject are one.
+   */
+  fail(message: string, subject = message): void {
     const now = this.#clock.now();
-    if (message === this.#told || now - this.#toldMs < QUIET_MS) return;
+    if (subject === this.#subject || now - this.#toldMs < QUIET_MS) return;
     this.#told = message;
+    this.#subject = subject;
     this.#toldMs = now;
     this.#sink.problem(message);
   }
@@ -29,6 +34,25 @@ export class Outage {
   end(): void {
     if (this.#told === "") return;
     this.#sink.resolved(`No longer: ${this.#told}`);
-    this.#told = "";
+    this.#told = this.#subject = "";
+  }
+}
+
+/** An outage of what several use: begins with the first who suffers, ends with the last. */
+export class SharedOutage {
+  readonly #outage: Outage;
+  readonly #suffering = new Set<object>();
+
+  constructor(outage: Outage) {
+    this.#outage = outage;
+  }
+
+  fail(who: object, { message, subject }: { message: string; subject: string }): void {
+    this.#suffering.add(who);
+    this.#outage.fail(message, subject);
+  }
+
+  end(who: object): void {
+    if (this.#suffering.delete(who) && this.#suffering.size === 0) this.#outage.end();
   }
 }

@@ -1,5 +1,5 @@
-// Datagrams in fragments: later ones have no ports, and follow the first; those that overtake it are
-// lost, never sent somewhere else.
+// Datagrams in fragments: later ones have no ports, and follow the first; those that overtake it
+// are lost, never sent somewhere else.
 import { ENDPOINT_PORT, LOCAL_PORT, PORT } from "../services.ts";
 import { KEPT, LONG_PAYLOAD, TAKEN, TRANSPORTS, type Transport, type Words } from "../words.ts";
 import type { Case, Step } from "./cases.ts";

@@ -235,7 +235,10 @@ const quoted: Case[] = [
           hook: "ingress",
           packet: `${optional(at.router, at.node)}/${error("time")}/${quote(sent(1), 24)}`,
           verdict: "sent",
-          becomes: `${optional(at.router, at.client, { ttl: 63 })}/${error("time")}/${quote(own(1), 24)}`,
+          becomes: [
+            optional(at.router, at.client, { ttl: 63 }),
+            `${error("time")}/${quote(own(1), 24)}`,
+          ].join("/"),
         },
       ];
     },

@@ -67,7 +67,10 @@ const lives: Life[] = [
         hook,
         packet: `${words.ip(words.at.client, words.at.vip)}/${tcp(KEPT + 1, MOVING_PORT)}`,
         verdict: "sent",
-        becomes: `${words.ip(words.at.node, words.at.second, { ttl: 63 })}/${tcp(KEPT + 1, ENDPOINT_PORT)}`,
+        becomes: [
+          words.ip(words.at.node, words.at.second, { ttl: 63 }),
+          tcp(KEPT + 1, ENDPOINT_PORT),
+        ].join("/"),
       },
       movesBack,
     ],

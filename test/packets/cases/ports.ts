@@ -226,7 +226,10 @@ const exhausted: Case[] = [
           hook: "ingress",
           packet: `${ip(at.client, at.vip)}/${tcp(TAKEN + 2, PORT)}`,
           verdict: "sent",
-          becomes: `${answer(at.vip, at.client)}/TCP(sport=${PORT},dport=${TAKEN + 2},flags="RA",seq=0,ack=1001,window=0)`,
+          becomes: [
+            answer(at.vip, at.client),
+            `TCP(sport=${PORT},dport=${TAKEN + 2},flags="RA",seq=0,ack=1001,window=0)`,
+          ].join("/"),
           reason: "ports_exhausted",
         },
         ...first,

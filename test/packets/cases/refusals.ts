@@ -1,4 +1,5 @@
-// What is refused or dropped, and how the sender learns of it.
+// What is refused or dropped, and how the sender learns of it: by resets, ICMP errors, or not
+// at all.
 import {
   DROP_PORT,
   EMPTY_PORT,
@@ -26,7 +27,10 @@ const refused: Case[] = [
           hook: "ingress",
           packet: `${ip(at.client, at.vip)}/${tcp(KEPT, EMPTY_PORT, flags)}`,
           verdict: "sent",
-          becomes: `${answer(at.vip, at.client)}/TCP(sport=${EMPTY_PORT},dport=${KEPT},${becomes},window=0)`,
+          becomes: [
+            answer(at.vip, at.client),
+            `TCP(sport=${EMPTY_PORT},dport=${KEPT},${becomes},window=0)`,
+          ].join("/"),
           reason: "refused",
         }),
       ),
@@ -34,7 +38,10 @@ const refused: Case[] = [
         hook: "ingress",
         packet: `${ip(at.client, at.vip)}/${tcp(KEPT, EMPTY_PORT)}/${PAYLOAD}`,
         verdict: "sent",
-        becomes: `${answer(at.vip, at.client)}/TCP(sport=${EMPTY_PORT},dport=${KEPT},flags="RA",seq=0,ack=1016,window=0)`,
+        becomes: [
+          answer(at.vip, at.client),
+          `TCP(sport=${EMPTY_PORT},dport=${KEPT},flags="RA",seq=0,ack=1016,window=0)`,
+        ].join("/"),
         reason: "refused",
       },
     ],
@@ -48,7 +55,10 @@ const refused: Case[] = [
           hook: "ingress",
           packet: request,
           verdict: "sent",
-          becomes: `${answer(at.vip, at.client)}/${error("unreachable")}/Raw(bytes(${request})[:QUOTE])`,
+          becomes: [
+            answer(at.vip, at.client),
+            `${error("unreachable")}/Raw(bytes(${request})[:QUOTE])`,
+          ].join("/"),
           reason: "refused",
         },
       ];
@@ -64,7 +74,10 @@ const refused: Case[] = [
           hook: "ingress",
           packet: request,
           verdict: "sent",
-          becomes: `${answer(at.vip, at.client)}/${error("unreachable")}/Raw(bytes(${request})[:${quoted}])`,
+          becomes: [
+            answer(at.vip, at.client),
+            `${error("unreachable")}/Raw(bytes(${request})[:${quoted}])`,
+          ].join("/"),
           reason: "refused",
         },
       ];
@@ -77,7 +90,10 @@ const refused: Case[] = [
         hook,
         packet: `${ip(source, at.clusterIP)}/${tcp(KEPT, 999)}`,
         verdict: "sent",
-        becomes: `${answer(at.clusterIP, source)}/TCP(sport=999,dport=${KEPT},flags="RA",seq=0,ack=1001,window=0)`,
+        becomes: [
+          answer(at.clusterIP, source),
+          `TCP(sport=999,dport=${KEPT},flags="RA",seq=0,ack=1001,window=0)`,
+        ].join("/"),
         reason: "undefined_port",
       });
       return [

@@ -1,4 +1,5 @@
-// What a router would say to a packet: that it has passed too many, or is too large for what comes.
+// What a router would say to a packet: that it has passed too many, or is too large for what
+// comes.
 import { ENDPOINT_PORT, LOCAL_PORT, PORT } from "../services.ts";
 import { KEPT, TAKEN, TRANSPORTS, type Transport, udp, type Words } from "../words.ts";
 import type { Case, Event, Step } from "./cases.ts";
@@ -34,13 +35,19 @@ function tooBig(words: Words, transport: "TCP" | "UDP"): Step {
   const { at, ip, answer, error, family } = words;
   const more = dontFragment(words);
   const payload = sized(SMALL + 1, words, transport);
-  const request = `${ip(at.client, at.vip, { more })}/${TRANSPORTS[transport](KEPT, PORT, payload)}`;
+  const request = [
+    ip(at.client, at.vip, { more }),
+    TRANSPORTS[transport](KEPT, PORT, payload),
+  ].join("/");
   const quoted = (family === 4 ? 20 : 40) + (transport === "TCP" ? 20 : 8);
   return {
     hook: "ingress",
     packet: request,
     verdict: "sent",
-    becomes: `${answer(at.vip, at.client)}/${error("tooBig", SMALL)}/Raw(bytes(${request})[:${quoted}])`,
+    becomes: [
+      answer(at.vip, at.client),
+      `${error("tooBig", SMALL)}/Raw(bytes(${request})[:${quoted}])`,
+    ].join("/"),
     reason: "too_big",
   };
 }
@@ -112,7 +119,10 @@ function tooLargeSegments(words: Words, transport: "TCP" | "UDP", gsoSize: numbe
   const quoted = (family === 4 ? 20 : 40) + (transport === "TCP" ? 20 : 8);
   return {
     ...step,
-    becomes: `${answer(at.vip, at.client)}/${error("tooBig", USUAL)}/Raw(bytes(${step.packet})[:${quoted}])`,
+    becomes: [
+      answer(at.vip, at.client),
+      `${error("tooBig", USUAL)}/Raw(bytes(${step.packet})[:${quoted}])`,
+    ].join("/"),
     reason: "too_big",
   };
 }

@@ -1,4 +1,5 @@
-// What is translated, and how: every way through the node, for every protocol.
+// What is translated, and how: every way through the node, for every protocol and
+// in both families.
 import {
   ENDPOINT_PORT,
   HIGHEST_NODE_PORT,

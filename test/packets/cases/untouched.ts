@@ -101,7 +101,10 @@ const broken: Case[] = [
       })),
       {
         hook: "xdp",
-        packet: `${ip(at.client, at.vip)}/SCTP(sport=${KEPT},dport=${PORT},chksum=0)/SCTPChunkData(data=b"1")`,
+        packet: [
+          ip(at.client, at.vip),
+          `SCTP(sport=${KEPT},dport=${PORT},chksum=0)/SCTPChunkData(data=b"1")`,
+        ].join("/"),
         verdict: "next",
       },
     ],
