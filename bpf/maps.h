@@ -49,11 +49,10 @@ enum limit {
 	FLOW_IDLE_UDP = 180,
 	FLOW_IDLE_UNREPLIED = 60,
 	FLOW_IDLE_CLOSED = 10,
-	FLOW_CLOCK_AHEAD =
-		256,	   /* last_used may be so much later than what a reader takes for now */
-	FLOW_GROUP = 16,   /* elements in a page: both that a flow may be in are in one */
-	HOP_BITS = 10,	   /* a flow's hop: index in svc_hops | generation << 10 */
-	NODE_SOURCES = 64, /* addresses of this node in svc_node; the first is not used */
+	FLOW_CLOCK_AHEAD = 256, /* last_used may be later than a reader's "now" by so much */
+	FLOW_GROUP = 16,	/* elements in a page: both that a flow may be in are in one */
+	HOP_BITS = 10,		/* a flow's hop: index in svc_hops | generation << 10 */
+	NODE_SOURCES = 64,	/* addresses of this node in svc_node; the first is not used */
 };
 
 /*
