@@ -29,6 +29,7 @@ function roomFor(services: number): Capacities {
   return {
     svc_slots: Math.max(1 << 21, Math.ceil((services * slots) / 2)),
     svc_backends: Math.max(1 << 18, services * (endpoints + 1)),
+    svc_overflow: Math.max(1 << 17, services * 5),
   };
 }
 
