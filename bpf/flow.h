@@ -378,9 +378,9 @@ static __always_inline void flow_end(const struct flow *flow, __u32 lock)
 }
 
 /*
- * The number in svc_flows of the place where least is lost by a new flow. Never the new one's other
- * half, which has the same ports; that others with these ports do not give way either is no harm.
- * Not static, so that the verifier follows it once.
+ * The number in svc_flows of the place where least is lost by a new flow, of free ones in the
+ * emptier set. Never the new one's other half, which has the same ports; that others with these
+ * ports do not give way either is no harm. Not static, so that the verifier follows it once.
  */
 __noinline __u32 flow_search(const struct flow *flow, __u64 hash)
 {
@@ -399,10 +399,11 @@ __noinline __u32 flow_search(const struct flow *flow, __u64 hash)
 			break;
 		lock = READ_ONCE(place->lock);
 		if (!(lock & FLOW_CHECKED))
-			return number;
-		if (*(const __u64 *)&place->client_port == *(const __u64 *)&flow->client_port)
+			worth = i % FLOW_WAYS; /* free: sets fill up from the first on */
+		else if (*(const __u64 *)&place->client_port != *(const __u64 *)&flow->client_port)
+			worth = flow_worth(lock, flow_idle(place, flow->last_used));
+		else
 			continue;
-		worth = flow_worth(lock, flow_idle(place, flow->last_used));
 		worth = worth << 32 | number;
 		best = worth < best ? worth : best;
 	}
