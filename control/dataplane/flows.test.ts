@@ -68,7 +68,6 @@ test("a connection is listed once, as its client's packets meet it", (t) => {
   } as const;
   t.deepEqual([...flows.list()], [expected]);
 });
-});
 
 const { FLOW_IDLE_CLOSED, FLOW_IDLE_TCP, FLOW_IDLE_UDP, FLOW_IDLE_UNREPLIED } = limit;
 const { FLOW_CLOSED, FLOW_PEER_CLOSED, FLOW_REPLIED, FLOW_RESET } = flowState;
