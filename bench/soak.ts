@@ -10,7 +10,7 @@ const SECONDS = 180;
 const QUICK_SECONDS = 20;
 /** What each iperf3 sends, and receives: all of them together leave CPU time to the others. */
 const MEGABITS = 4;
-const NETWORKS: readonly Network[] = ["routed", "bridge", "vxlan"];
+export const NETWORKS: readonly Network[] = ["routed", "bridge", "vxlan"];
 
 export interface Soaked {
   network: Network;

@@ -1,6 +1,6 @@
 // Two nodes with agents in one of the lab's networks, Services that a client outside asks through
-// both of them, and the trouble that they are in meanwhile: endpoints, MAC addresses and agents
-// that change. Knows nothing of what clients then meet.
+// both of them, and their trouble meanwhile: endpoints, MAC addresses and agents that change. Knows
+// nothing of what clients then meet.
 import { randomInt } from "node:crypto";
 import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

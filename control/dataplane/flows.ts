@@ -94,22 +94,32 @@ export class Flows {
 
   /**
    * Takes out what is over and, given `serves`, UDP that leads to an endpoint that does not.
-   * Returns how many flows of each were taken out. Other work goes on in between.
+   * Returns how many flows of each were taken out. Other work goes on in between, and so do
+   * packets: no request may be translated whose reply would not be, so that all halves that
+   * requests meet go first.
    */
   async sweep(serves?: Serves): Promise<{ over: number; stale: number }> {
     const taken = { over: 0, stale: 0 };
-    for (let from = 0; from < this.capacity; from += CHUNK) {
-      if (from > 0) await nextTurn();
-      const now = this.#units();
-      for (let number = from; number < Math.min(from + CHUNK, this.capacity); number++) {
-        const lock = this.#lock(number);
-        if (kindOf(lock) === flowKind.FLOW_FREE || lock & BUSY) continue;
-        const isOver = this.#idle(number, now) > patienceOf(lock);
-        const isStale = !isOver && serves !== undefined && this.#isStale(number, { lock, serves });
-        if (isOver || isStale) taken[isOver ? "over" : "stale"] += this.#free(number, lock);
+    for (const kind of [flowKind.FLOW_FORWARD, flowKind.FLOW_REVERSE])
+      for (let from = 0; from < this.capacity; from += CHUNK) {
+        await nextTurn();
+        const now = this.#units();
+        for (let number = from; number < Math.min(from + CHUNK, this.capacity); number++) {
+          const lock = this.#lock(number);
+          if (kindOf(lock) !== kind || lock & BUSY) continue;
+          const why = this.#whyOut(number, { lock, now, serves });
+          if (why !== undefined) taken[why] += this.#free(number, lock);
+        }
       }
-    }
     return taken;
+  }
+
+  #whyOut(
+    number: number,
+    { lock, now, serves }: { lock: number; now: number; serves: Serves | undefined },
+  ): "over" | "stale" | undefined {
+    if (this.#idle(number, now) > patienceOf(lock)) return "over";
+    return serves !== undefined && this.#isStale(number, { lock, serves }) ? "stale" : undefined;
   }
 
   #isStale(number: number, { lock, serves }: { lock: number; serves: Serves }): boolean {

@@ -18,7 +18,11 @@ const DEVICES: readonly Rodata[] = [
 ];
 
 const SETTINGS: Readonly<Record<string, readonly Rodata[]>> = {
-  "sock.bpf.o": [{}, { remember_tcp: 1 }, { node_netns: 1, pods_inside_ipv4: 0, pods_inside_ipv6: 0 }],
+  "sock.bpf.o": [
+    {},
+    { remember_tcp: 1 },
+    { node_netns: 1, pods_inside_ipv4: 0, pods_inside_ipv6: 0 },
+  ],
   "xdp.bpf.o": DEVICES,
   "tc.bpf.o": DEVICES,
 };

@@ -207,9 +207,7 @@ class Place {
     return Promise.all(asked);
   }
 
-  /**
-   * Who answered, or the error; and whom that one saw, given the client's address if it matters.
-   */
+  /** Who answered, or the error; given the client's own address, also whom that one saw. */
   #tell(seen: Seen, own: string | undefined): string {
     if ("error" in seen) return seen.error;
     if (own === undefined) return seen.identity;
