@@ -110,7 +110,9 @@ export class Judge {
 
   judge(frame: Uint8Array, { verdict, frame: out }: Run, arrival: Arrival): Judgement {
     const before = readFrame(frame);
-    if (before?.isFragment && !before.isLater && before.transport > 0) this.#known.note(before);
+    const isError = before?.protocol === ICMP || before?.protocol === ICMPV6;
+    const read = isError ? before : (before?.inner ?? before);
+    if (read?.isFragment && !read.isLater && read.transport > 0) this.#known.note(read);
     if (verdict === "dropped") return this.#judgeDrop(before);
     const isSame = Buffer.compare(out.subarray(12), frame.subarray(12)) === 0;
     if (isSame && verdict === "next") return { fate: "passed" };
