@@ -131,14 +131,18 @@ export class Judge {
     if (!packet) return { fault: "what is no IP packet was dropped" };
     this.#known.try(packet);
     const { inner } = packet;
+    const asked = packet.isLater ? [packet, ...this.#known.datagrams(packet)] : [packet];
     const isOurs =
       this.#oracle.isServed(packet.destination) ||
-      this.#oracle.decide(packet).outcome !== "untouched" ||
-      this.#known.translate(packet) !== undefined ||
+      asked.some((tuple) => this.#oracle.decide(tuple).outcome !== "untouched") ||
+      asked.some((tuple) => this.#isTranslated(tuple)) ||
       (inner !== undefined &&
-        (this.#known.translate(turn(inner)) !== undefined ||
-          this.#oracle.isServed(inner.destination)));
+        (this.#isTranslated(turn(inner)) || this.#oracle.isServed(inner.destination)));
     return isOurs ? { fate: "dropped" } : { fault: "what is not ours was dropped" };
+  }
+
+  #isTranslated(tuple: Tuple): boolean {
+    return this.#known.translate(tuple) !== undefined;
   }
 
   #judgeChange(change: Change): Judgement {
@@ -234,7 +238,7 @@ export class Judge {
     const isOurs =
       this.#oracle.isServed(before.destination) ||
       this.#oracle.decide(before).outcome !== "untouched" ||
-      this.#known.translate(before) !== undefined;
+      this.#isTranslated(before);
     if (!isOurs) return { fault: "what is not ours was answered" };
     if (before.faults & UNSOUND) return { fault: "what the stack would drop was answered" };
     if (after.inner && keyOf(after.inner) !== keyOf(before))
