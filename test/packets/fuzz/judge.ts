@@ -110,7 +110,9 @@ export class Judge {
 
   judge(frame: Uint8Array, { verdict, frame: out }: Run, arrival: Arrival): Judgement {
     const before = readFrame(frame);
-    if (before?.isFragment && !before.isLater && before.transport > 0) this.#known.note(before);
+    const isError = before?.protocol === ICMP || before?.protocol === ICMPV6;
+    const read = isError ? before : (before?.inner ?? before);
+    if (read?.isFragment && !read.isLater && read.transport > 0) this.#known.note(read);
     if (verdict === "dropped") return this.#judgeDrop(before);
     const isSame = Buffer.compare(out.subarray(12), frame.subarray(12)) === 0;
     if (isSame && verdict === "next") return { fate: "passed" };
@@ -129,14 +131,18 @@ export class Judge {
     if (!packet) return { fault: "what is no IP packet was dropped" };
     this.#known.try(packet);
     const { inner } = packet;
+    const asked = packet.isLater ? [packet, ...this.#known.datagrams(packet)] : [packet];
     const isOurs =
       this.#oracle.isServed(packet.destination) ||
-      this.#oracle.decide(packet).outcome !== "untouched" ||
-      this.#known.translate(packet) !== undefined ||
+      asked.some((tuple) => this.#oracle.decide(tuple).outcome !== "untouched") ||
+      asked.some((tuple) => this.#isTranslated(tuple)) ||
       (inner !== undefined &&
-        (this.#known.translate(turn(inner)) !== undefined ||
-          this.#oracle.isServed(inner.destination)));
+        (this.#isTranslated(turn(inner)) || this.#oracle.isServed(inner.destination)));
     return isOurs ? { fate: "dropped" } : { fault: "what is not ours was dropped" };
+  }
+
+  #isTranslated(tuple: Tuple): boolean {
+    return this.#known.translate(tuple) !== undefined;
   }
 
   #judgeChange(change: Change): Judgement {
@@ -232,7 +238,7 @@ export class Judge {
     const isOurs =
       this.#oracle.isServed(before.destination) ||
       this.#oracle.decide(before).outcome !== "untouched" ||
-      this.#known.translate(before) !== undefined;
+      this.#isTranslated(before);
     if (!isOurs) return { fault: "what is not ours was answered" };
     if (before.faults & UNSOUND) return { fault: "what the stack would drop was answered" };
     if (after.inner && keyOf(after.inner) !== keyOf(before))
