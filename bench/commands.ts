@@ -47,10 +47,14 @@ export async function cpuMs(pid: number): Promise<number> {
   return nanoseconds / 1e6;
 }
 
+/** As in deploy/Containerfile: what an agent keeps outgrows any nursery. */
+const AGENT_FLAGS = ["--max-semi-space-size=2"];
+
 /** Starts an agent on a node, with flags such as where objects are, and waits until it serves. */
 export function startAgent(node: LabNode, source: readonly string[]): Promise<Running> {
   const place = ["--node", node.name, "--cgroup", node.cgroup, "--pins", `${node.pins}/agent`];
-  return node.start([...BPFSVC, "run", ...source, ...place], {
+  const [runtime, command] = BPFSVC;
+  return node.start([runtime, ...AGENT_FLAGS, command, "run", ...source, ...place], {
     ready: /serving/,
     timeoutSeconds: 120,
   });
