@@ -127,6 +127,8 @@ class Part {
     // Who asks from a Service's own address is answered there.
     if (oracle.isServed(packet.destination) || oracle.decide(packet).outcome !== "untouched")
       return;
+    // So is one that another connection's replies are like: here no socket keeps that port taken.
+    if (this.known.replied(packet)) return;
     const arrival = MET_NEXT[this.#number % MET_NEXT.length]!;
     const again = bed.runInside(run.frame, arrival);
     if (again.verdict === "next" && Buffer.compare(again.frame, run.frame) === 0) return;

@@ -81,8 +81,6 @@ const lives: Life[] = [
       request(words, "remote", { flags: "S", hook }),
       moves,
       request(words, "remote", { flags: "S", hook }),
-      pass(1),
-      request(words, "remote", { flags: "S", hook }),
       movesBack,
     ],
   },
