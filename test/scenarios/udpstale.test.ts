@@ -378,7 +378,7 @@ function podsSeen({ cgroup }: LabNode) {
     { isInside: (address) => address.startsWith("10.244.") },
   );
   return clients
-    .filter(({ inside }) => inside)
+    .filter(({ inside }) => inside.length > 0)
     .map(({ ipv4 = "", ipv6 = "" }) => ({ ipv4, ipv6 }))
     .sort((one, other) => (one.ipv4 < other.ipv4 ? -1 : 1));
 }
