@@ -16,6 +16,7 @@ const STALL_MS = 1000;
 const SCTP_SOURCE = 6100;
 /** Long-lived TCP connections to each target. */
 const ECHO_FLOWS = 4;
+const START_TRIES = 5;
 const ECHO_BYTES = 3000;
 
 export type Tool = "curl" | "dig" | "iperf3" | "TCP" | "UDP" | "SCTP";
@@ -268,12 +269,25 @@ async function ending(signal: AbortSignal): Promise<void> {
 async function startFlow(protocol: "TCP" | "UDP", place: Place, start: Start): Promise<Work> {
   const { address, port } = place;
   const begin = () => start.helper.startFlow({ protocol, address, port, bytes: ECHO_BYTES });
-  // The first datagram may be lost in finding out how large a packet may be.
-  const flow = await (protocol === "UDP" ? begin().catch(begin) : begin());
+  const flow = await (protocol === "UDP" ? tryAgain(begin) : begin());
   return async (signal) => {
     await ending(signal);
     return reportFlow(place, protocol, await start.helper.stopFlow(flow));
   };
+}
+
+/**
+ * The first datagrams may be lost in finding out how large a packet may be: either end learns of
+ * each way that is too small by losing one.
+ */
+async function tryAgain<T>(begin: () => Promise<T>): Promise<T> {
+  for (let left = START_TRIES; left > 1; left--)
+    try {
+      return await begin();
+    } catch {
+      // Lost: the next may come through.
+    }
+  return begin();
 }
 
 async function startAssociation(place: Place, { client, place: index }: Start): Promise<Work> {
