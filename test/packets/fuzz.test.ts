@@ -1,7 +1,8 @@
 // A million packets at random through the programs, each judged: nothing leaves with a checksum or
 // length that is wrong and was right, nothing is sent on that should not be, no reply reaches a
-// stranger, and what has been sent on is left alone by every hook that it may meet next. FUZZ_SEED=…
-// draws other packets, FUZZ_PACKETS=… more of them; rewritten ports are the kernel's draw.
+// stranger, and what has been sent on is left alone by every hook that it may meet next.
+// FUZZ_SEED=… draws other packets, FUZZ_PACKETS=… more of them; rewritten ports are the kernel's
+// draw.
 import { setImmediate as nextTurn } from "node:timers/promises";
 import test from "ava";
 import type { BpfError } from "../../bindings/errors.ts";
