@@ -378,22 +378,22 @@ static __always_inline void flow_end(const struct flow *flow, __u32 lock)
 }
 
 /*
- * The number in svc_flows of the place where least is lost by a new flow, of free ones in the
- * emptier set. Never the new one's other half, which has the same ports; that others with these
- * ports do not give way either is no harm. Not static, so that the verifier follows it once.
+ * The place where least is lost by a new flow, of free ones in the emptier set: its number in
+ * svc_flows and one, and in the upper half the lock that this was judged by, which must still be
+ * there when the place is taken. 0 if there is none. Never the new one's other half, which has the
+ * same ports; that others with these ports do not give way either is no harm. Not static, so that
+ * the verifier follows it once.
  */
-__noinline __u32 flow_search(const struct flow *flow, __u64 hash)
+__noinline __u64 flow_search(const struct flow *flow, __u64 hash)
 {
-	__u64 best = ~0ULL;
+	__u64 least = ~0ULL, found = 0;
 
 	if (!flow)
 		return 0;
 #pragma nounroll
 	for (__u32 i = 0; i < 2 * FLOW_WAYS; i = loop_next(i)) {
-		__u32 number = flow_candidate(hash, i);
+		__u32 number = flow_candidate(hash, i), worth, lock;
 		const struct flow *place = flow_at(number + 1);
-		__u64 worth;
-		__u32 lock;
 
 		if (!place)
 			break;
@@ -404,10 +404,12 @@ __noinline __u32 flow_search(const struct flow *flow, __u64 hash)
 			worth = flow_worth(lock, flow_idle(place, flow->last_used));
 		else
 			continue;
-		worth = worth << 32 | number;
-		best = worth < best ? worth : best;
+		if (worth < least) {
+			least = worth;
+			found = (__u64)lock << 32 | (number + 1);
+		}
 	}
-	return best;
+	return found;
 }
 
 /*
@@ -468,12 +470,12 @@ __noinline __u64 flow_place(const struct flow *flow, __u64 hash)
 		return 0;
 #pragma nounroll
 	for (__u32 attempt = 0; attempt < FLOW_ATTEMPTS; attempt = loop_next(attempt)) {
-		__u32 number = flow_search(flow, hash), lock, next;
-		struct flow *place = flow_at(number + 1);
+		__u64 found = flow_search(flow, hash);
+		__u32 lock = found >> 32, next;
+		struct flow *place = flow_at(found);
 
 		if (!place)
 			return 0;
-		lock = READ_ONCE(place->lock);
 		next = (lock + (1U << FLOW_SEQUENCE_SHIFT)) & FLOW_SEQUENCE;
 		if (lock & FLOW_BUSY ||
 		    __sync_val_compare_and_swap(&place->lock, lock, next | FLOW_BUSY) != lock)
@@ -486,7 +488,7 @@ __noinline __u64 flow_place(const struct flow *flow, __u64 hash)
 		}
 		next |= flow->lock & ~FLOW_SEQUENCE & FLOW_IDENTITY;
 		flow_fill(place, flow, next);
-		return (__u64)next << 32 | (number + 1);
+		return (__u64)next << 32 | (__u32)found;
 	}
 	return 0;
 }

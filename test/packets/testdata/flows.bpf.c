@@ -171,13 +171,13 @@ static __always_inline struct flow *lookup(const struct tuple *tuple, struct flo
  */
 static __always_inline int insert_slowly(const struct flow *flow, __u64 hash)
 {
-	__u32 number = flow_search(flow, hash), lock, next;
+	__u64 found = flow_search(flow, hash);
+	__u32 lock = found >> 32, next;
 	__u32 busy = without == WITHOUT_BUSY ? 0 : FLOW_BUSY;
-	struct flow *place = flow_at(number + 1);
+	struct flow *place = flow_at(found);
 
 	if (!place)
 		return FLOW_LOST;
-	lock = READ_ONCE(place->lock);
 	next = (lock + (1U << FLOW_SEQUENCE_SHIFT)) & FLOW_SEQUENCE;
 	if (lock & FLOW_BUSY ||
 	    __sync_val_compare_and_swap(&place->lock, lock, next | busy) != lock)
