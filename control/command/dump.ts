@@ -21,14 +21,27 @@ export async function dump(options: DumpOptions): Promise<void> {
   // lets its young generation grow by small steps.
   setFlagsFromString("--semi-space-growth-factor=16");
   const pins = new Pins(options.pins);
+  const read = readerOf(pins, options);
+  await printWatched(options, async () => formatDump(await read(), options.output));
+}
+
+/**
+ * Reads the maps that are in force, from the beginning to the end of it: other maps are after
+ * another build took over, which empties the counters of the former, and none after a cleanup.
+ */
+function readerOf(pins: Pins, filter: DumpFilter): () => Promise<Dump> {
   let reader: DumpReader | undefined;
   let serving: string | undefined;
-  await printWatched(options, async () => {
-    // Other maps serve after another build took over, and none after a cleanup.
-    if (reader === undefined || pins.serving !== serving) reader = openReader(pins);
-    serving = pins.serving;
-    return formatDump(await reader.read(options), options.output);
-  });
+  return async () => {
+    for (;;) {
+      if (reader === undefined || pins.serving !== serving) {
+        serving = pins.serving;
+        reader = openReader(pins);
+      }
+      const dump = await reader.read(filter);
+      if (pins.serving === serving) return dump;
+    }
+  };
 }
 
 /** What is wrong where no maps of ours are pinned. */

@@ -100,6 +100,8 @@ const TABLES_BY_BITS: readonly (readonly TableName[])[] = Array.from(
 );
 const ATTEMPTS = 50;
 const PAUSE_MS = 2;
+/** A write takes milliseconds, a take-over by a build with other layouts some hundred. */
+const PATIENCE_MS = 1000;
 
 /** The pinned maps of a node, opened for reading. */
 export class DumpReader {
@@ -137,19 +139,32 @@ export class DumpReader {
   /** Reads everything, again if an agent wrote meanwhile. Sorted by namespace, name and port. */
   async read(filter: DumpFilter = {}): Promise<Dump> {
     for (let attempt = 1; ; attempt++) {
+      const isWritten = await this.#untilWritten();
       const before = this.#meta.sequence;
       const rest = this.#readServices(filter);
       const serviceRanges = [...readRanges(this.#ranges).values()].sort(compareText);
-      const isWhole = before === this.#meta.sequence && (before & 1n) === 0n;
-      if (isWhole || attempt === ATTEMPTS)
+      const isWhole = before === this.#meta.sequence;
+      if (isWhole || !isWritten || attempt === ATTEMPTS)
         return {
           node: this.#meta.node,
           ...rest,
           serviceRanges,
           reasons: Object.fromEntries(readReasons(this.#maps.svc_reasons)),
         };
+    }
+  }
+
+  /**
+   * Waits for an agent that is writing, such as one that takes over; false if it takes so long that
+   * it must have been killed meanwhile.
+   */
+  async #untilWritten(): Promise<boolean> {
+    const deadline = performance.now() + PATIENCE_MS;
+    while ((this.#meta.sequence & 1n) === 1n) {
+      if (performance.now() > deadline) return false;
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
+    return true;
   }
 
   #readServices(filter: DumpFilter): Pick<Dump, "services" | "addresses"> {
