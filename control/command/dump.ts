@@ -21,26 +21,27 @@ export async function dump(options: DumpOptions): Promise<void> {
   // lets its young generation grow by small steps.
   setFlagsFromString("--semi-space-growth-factor=16");
   const pins = new Pins(options.pins);
-  const read = readerOf(pins, options);
-  await printWatched(options, async () => formatDump(await read(), options.output));
+  const current = openedInForce(pins, openReader);
+  await printWatched(options, async () => {
+    for (;;) {
+      const reader = current();
+      const dump = await reader.read(options);
+      // A build that takes over empties the counters of the maps that it leaves.
+      if (reader === current()) return formatDump(dump, options.output);
+    }
+  });
 }
 
 /**
- * Reads the maps that are in force, from the beginning to the end of it: other maps are after
- * another build took over, which empties the counters of the former, and none after a cleanup.
+ * Gives what was opened of the maps in force, and opens it again once others are: after another
+ * build took over, or a cleanup. It throws what `open` does.
  */
-function readerOf(pins: Pins, filter: DumpFilter): () => Promise<Dump> {
-  let reader: DumpReader | undefined;
-  let serving: string | undefined;
-  return async () => {
-    for (;;) {
-      if (reader === undefined || pins.serving !== serving) {
-        serving = pins.serving;
-        reader = openReader(pins);
-      }
-      const dump = await reader.read(filter);
-      if (pins.serving === serving) return dump;
-    }
+export function openedInForce<T>(pins: Pins, open: (pins: Pins) => T): () => T {
+  let opened: { what: T; serving: string | undefined } | undefined;
+  return () => {
+    const { serving } = pins;
+    if (opened === undefined || serving !== opened.serving) opened = { what: open(pins), serving };
+    return opened.what;
   };
 }
 

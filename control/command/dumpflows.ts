@@ -4,7 +4,7 @@ import { type Flow, Flows } from "../dataplane/flows.ts";
 import { openPinned } from "../dataplane/kernel.ts";
 import { Pins } from "../dataplane/pins.ts";
 import { type Format, formatData, formatEndpoint, formatTable } from "../print.ts";
-import { nothingPinned } from "./dump.ts";
+import { nothingPinned, openedInForce } from "./dump.ts";
 import { printWatched, type WatchOptions } from "./watching.ts";
 
 export interface DumpFlowsOptions extends WatchOptions {
@@ -14,14 +14,17 @@ export interface DumpFlowsOptions extends WatchOptions {
 /** Prints the connections as they are now. Throws UserError if nothing is pinned. */
 export async function dumpFlows(options: DumpFlowsOptions): Promise<void> {
   const pins = new Pins(options.pins);
+  const current = openedInForce(pins, openFlows);
+  await printWatched(options, () =>
+    formatFlows([...current().list()].sort(compare), options.output),
+  );
+}
+
+function openFlows(pins: Pins): Flows {
   const maps = openPinned(pins);
   if (!maps) throw nothingPinned(pins);
   const readOnly = { readOnly: true };
-  const flows = new Flows({
-    flows: maps.svc_flows.mmap(readOnly),
-    node: maps.svc_node.mmap(readOnly),
-  });
-  await printWatched(options, () => formatFlows([...flows.list()].sort(compare), options.output));
+  return new Flows({ flows: maps.svc_flows.mmap(readOnly), node: maps.svc_node.mmap(readOnly) });
 }
 
 /** Connections as text in one of the formats. The JSON form is documented in docs/operating.md. */
