@@ -27,8 +27,6 @@ wanted='
 '
 # What the bench compares with.
 wanted_bench='
-/usr/sbin/nft nftables
-/usr/sbin/iptables-legacy-restore iptables
 /usr/sbin/bpftool bpftool
 '
 # What test:kernels boots other kernels with.

@@ -237,6 +237,38 @@ test("departures are told for UDP alone, those of a deleted Service included", (
   t.true(dataplane.takeUdpDeparture());
 });
 
+const later = {
+  key: "test/later:/UDP/4",
+  name: "later",
+  frontends: makeRow({ name: "later", frontends: [2], endpoints: [] }).frontends,
+};
+
+test("an endpoint serves the flows of its own frontends, and none once it has left", (t) => {
+  const dataplane = new Dataplane(new Maps(memoryStorage()));
+  const write = (row: ServiceRow) => {
+    dataplane.replace([row]);
+    t.deepEqual(dataplane.flush(), []);
+  };
+  const asked = (host: number, frontend = 1) => ({
+    protocol: "UDP" as const,
+    frontend: { address: `10.96.0.${frontend}`, port: 80 },
+    backend: { address: `10.1.0.${host}`, port: 80 },
+  });
+  write(makeUdpRow({ endpoints: [5, 6], serving: [] }));
+  const serves = dataplane.servesFlows();
+  t.true(serves(asked(5)));
+  t.false(serves(asked(7)));
+  t.false(serves(asked(5, 2)), "nobody's frontend");
+  write(makeUdpRow({ endpoints: [6], serving: [5] }));
+  t.true(serves(asked(5)), "it still serves those it has");
+  write(makeUdpRow({ endpoints: [6], serving: [] }));
+  t.false(serves(asked(5)), "and now it has left, also for who asked before");
+  write({ ...makeUdpRow({ endpoints: [5], serving: [] }), ...later });
+  t.true(serves(asked(5, 2)), "a Service that has come since is not judged");
+  t.true(dataplane.servesFlows()(asked(5, 2)));
+  t.false(dataplane.servesFlows()(asked(6, 2)));
+});
+
 test("a restart removes what is no longer wanted", (t) => {
   const storage = memoryStorage();
   const first = new Dataplane(new Maps(storage));

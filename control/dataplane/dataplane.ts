@@ -140,23 +140,21 @@ export class Dataplane {
 
   /**
    * Whether an endpoint still serves those who asked a frontend, be it for them alone (§14.2), as
-   * far as the maps say. Good until the next flush.
+   * far as the maps say. Of a service that came since this was called, it says that it does.
    */
   servesFlows(): Serves {
     const byId = new Map(Array.from(this.#held.values(), (held) => [held.id, held]));
-    const names = new Map<number, Set<string>>();
-    const namesOf = (id: number) => {
-      let known = names.get(id);
-      known ??= new Set(byId.get(id)?.backends.map(backendName));
-      names.set(id, known);
-      return known;
-    };
+    const names = new WeakMap<Held["backends"], Set<string>>();
     return ({ protocol, frontend: { address, port }, backend }) => {
       const number = PROTOCOLS[protocol];
       const key = encodeFrontendKey({ address: addressBytes(address), port, protocol: number });
       const value = this.#frontends.actual.get(bytesToText(key));
       if (value === undefined || isWildcard(value)) return false;
-      return namesOf(serviceIdOf(value)).has(backendName(backend));
+      const held = byId.get(serviceIdOf(value));
+      if (held === undefined || this.#held.get(held.key) !== held) return true;
+      const known = names.get(held.backends) ?? new Set(held.backends.map(backendName));
+      names.set(held.backends, known);
+      return known.has(backendName(backend));
     };
   }
 
