@@ -1,6 +1,6 @@
-// A million packets at random through the programs, each judged: nothing leaves with a checksum or
-// length that is wrong and was right, nothing is sent on that should not be, no reply reaches a
-// stranger, and what has been sent on is left alone by every hook that it may meet next.
+// Packets at random through the programs, a million on CI, each judged: nothing leaves with a
+// checksum or length that is wrong and was right, nothing is sent on that should not be, no reply
+// reaches a stranger, and what has been sent on is left alone by every hook that it may meet next.
 // FUZZ_SEED=… draws other packets, FUZZ_PACKETS=… more of them; rewritten ports are the kernel's
 // draw.
 import { setImmediate as nextTurn } from "node:timers/promises";
@@ -23,7 +23,8 @@ import { makeServices } from "./services.ts";
 const labTest = needsLab(test.serial);
 
 const SEED = Number(process.env.FUZZ_SEED ?? 94);
-const PACKETS = Number(process.env.FUZZ_PACKETS ?? 1_050_000);
+/** All of them take a minute. */
+const PACKETS = Number(process.env.FUZZ_PACKETS ?? (process.env.CI ? 1_050_000 : 280_000));
 /** Each part has a seed and connections of its own. */
 const PARTS = 7;
 const PACKETS_A_TURN = 500;
