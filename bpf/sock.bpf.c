@@ -270,7 +270,7 @@ SEC("cgroup/sock_release")
 int svc_sock_release(struct bpf_sock *sk)
 {
 	if (sk->protocol == IPPROTO_UDP || (remember_tcp && sk->protocol == IPPROTO_TCP))
-		place_free(bpf_get_socket_cookie(sk));
+		place_free(SOCKET_COOKIE(sk, sk));
 	return 1;
 }
 

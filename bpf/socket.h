@@ -7,7 +7,22 @@
 #ifndef BPFSVC_SOCKET_H
 #define BPFSVC_SOCKET_H
 
+#include <bpf/bpf_core_read.h>
 #include "balance.h"
+
+/*
+ * Whether the kernel has bpf_rdonly_cast() (Linux 6.2): then a socket's cookie is read where it
+ * lies. The helper is two calls, which on some processors cost more than all else together.
+ */
+const volatile bool reads_sockets = false;
+
+extern void *bpf_rdonly_cast(const void *object, __u32 type) __ksym __weak;
+
+struct sock_common___cookie {
+	struct {
+		__s64 counter;
+	} skc_cookie;
+} __attribute__((preserve_access_index));
 
 /* Whom a reply seems to come from, who really sent it, and when this socket last asked there. */
 struct reply {
@@ -154,10 +169,26 @@ static __always_inline bool records_reply(const struct record *record, __u32 cou
 	return true;
 }
 
+/* A socket's cookie by the helper, if it can be had no cheaper. */
+#define SOCKET_COOKIE(context, sk)                                                                 \
+	(reads_sockets && (sk) ? cookie_read(sk) : bpf_get_socket_cookie(context))
+
+/* 0 if nobody has asked for the cookie yet: then the socket remembers nothing. */
+static __always_inline __u64 cookie_read(const struct bpf_sock *sk)
+{
+	__u32 type = bpf_core_type_id_kernel(struct sock_common___cookie);
+	const struct sock_common___cookie *common = bpf_rdonly_cast(sk, type);
+
+	return common->skc_cookie.counter;
+}
+
+/* NULL without a cookie, which is what a free place has. */
 static __always_inline struct socket_set *socket_set_lookup(__u64 cookie)
 {
 	__u32 index = cookie % SOCKET_SETS;
 
+	if (!cookie)
+		return NULL;
 	return bpf_map_lookup_elem(&svc_socket_one, &index);
 }
 
@@ -264,10 +295,12 @@ __noinline __u64 storage_recall(struct bpf_sock_addr *ctx, const struct frontend
 static __always_inline __u64 socket_recall(struct bpf_sock_addr *ctx,
 					   const struct frontend_key *key)
 {
-	__u64 cookie = bpf_get_socket_cookie(ctx), reference;
+	__u64 cookie = SOCKET_COOKIE(ctx, ctx->sk), reference;
 	struct socket_set *set = socket_set_lookup(cookie);
 
-	reference = set ? place_recall(set, cookie, key) : 0;
+	if (!set)
+		return 0;
+	reference = place_recall(set, cookie, key);
 	if (reference || !bpf_sk_storage_get(&svc_sockets, ctx->sk, NULL, 0))
 		return reference;
 	return storage_recall(ctx, key);
@@ -384,10 +417,12 @@ __noinline int storage_answer(struct bpf_sock_addr *ctx, const struct address *a
 static __always_inline bool socket_reply(struct bpf_sock_addr *ctx, const struct address *address,
 					 __be16 port, struct reply *reply)
 {
-	__u64 cookie = bpf_get_socket_cookie(ctx);
+	__u64 cookie = SOCKET_COOKIE(ctx, ctx->sk);
 	struct socket_set *set = socket_set_lookup(cookie);
 
-	if (set && place_reply(set, cookie, address, port, reply))
+	if (!set)
+		return false;
+	if (place_reply(set, cookie, address, port, reply))
 		return true;
 	return bpf_sk_storage_get(&svc_sockets, ctx->sk, NULL, 0) &&
 	       storage_answer(ctx, address, port, reply);

@@ -3,6 +3,7 @@
  * Programs that do nothing: what the kernel charges for having a hook at all. Everything that ours
  * cost beyond that is our own doing.
  */
+#include <stdbool.h>
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -13,7 +14,15 @@
 		return 1;                                                                          \
 	}
 
-EMPTY(connect4, bpf_sock_addr)
+/* Or asks the kernel which socket it is, as every program must that remembers sockets. */
+const volatile bool ask_cookie = false;
+
+SEC("cgroup/connect4")
+int svc_connect4(struct bpf_sock_addr *ctx)
+{
+	return !ask_cookie || bpf_get_socket_cookie(ctx);
+}
+
 EMPTY(connect6, bpf_sock_addr)
 EMPTY(sendmsg4, bpf_sock_addr)
 EMPTY(sendmsg6, bpf_sock_addr)

@@ -4,7 +4,7 @@ import { release } from "node:os";
 import { layoutHash, maps as layouts, meta } from "../../bindings/layout.ts";
 import { BpfMap } from "../../bindings/map.ts";
 import { BpfObject } from "../../bindings/object.ts";
-import { membarrier } from "../../bindings/system.ts";
+import { kernelHas, membarrier } from "../../bindings/system.ts";
 import { BucketStore } from "./buckets.ts";
 import { ownLayouts } from "./described.ts";
 import { NodeMap } from "./devices/node.ts";
@@ -115,6 +115,7 @@ export function loadObject(
     throw new Error(`"${file}" has other map layouts than this program: run npm run build`);
   const object = BpfObject.open(file);
   try {
+    object.setRodata("reads_sockets", kernelHas("bpf_rdonly_cast") ? 1 : 0);
     for (const [variable, value] of Object.entries(rodata)) object.setRodata(variable, value);
     pins.makeFolder(pins.mapPath("svc_meta"));
     for (const name of MAP_NAMES) {

@@ -2,6 +2,7 @@
 // by the settings, so that what it takes under one of them proves nothing for another.
 import test from "ava";
 import { BpfObject } from "../../bindings/object.ts";
+import { kernelHas } from "../../bindings/system.ts";
 import type { Rodata } from "../../control/dataplane/kernel.ts";
 import { objectPath } from "../../control/dataplane/objects.ts";
 import { needsLab } from "../../lab/needs.ts";
@@ -21,6 +22,7 @@ const SETTINGS: Readonly<Record<string, readonly Rodata[]>> = {
   "sock.bpf.o": [
     {},
     { remember_tcp: 1 },
+    ...(kernelHas("bpf_rdonly_cast") ? [{ reads_sockets: 1, remember_tcp: 1 }] : []),
     { node_netns: 1, pods_inside_ipv4: 0, pods_inside_ipv6: 0 },
   ],
   "xdp.bpf.o": DEVICES,

@@ -37,32 +37,38 @@ async function start(...flags: string[]): Promise<void> {
   await stage.startAgent({ arguments: flags });
 }
 
-/** Does something with the cookies of all places, and writes them back if it changed any. */
-function withPlaces<T>(work: (cookies: BigUint64Array) => T): T {
+/** Does something with the bytes of all sets, and writes them back if it changed any. */
+function withSets<T>(work: (sets: Uint8Array) => T): T {
   const map = BpfMap.openPinned(new Pins(stage.node.pins).mapPath("svc_socket_one"));
   try {
-    const indexes = Uint32Array.from({ length: limit.SOCKET_SETS }, (_, index) => index);
-    const keys = new Uint8Array(indexes.buffer);
-    const values = new Uint8Array(limit.SOCKET_SETS * socketSet.bytes);
-    for (const { keys: some, values: them, count } of map.entries()) {
-      const first = new DataView(some.buffer, some.byteOffset).getUint32(0, true);
-      values.set(them.subarray(0, count * socketSet.bytes), first * socketSet.bytes);
+    const sets = new Uint8Array(limit.SOCKET_SETS * socketSet.bytes);
+    for (const { keys, values, count } of map.entries()) {
+      const first = new DataView(keys.buffer, keys.byteOffset).getUint32(0, true);
+      sets.set(values.subarray(0, count * socketSet.bytes), first * socketSet.bytes);
     }
-    const words = new BigUint64Array(values.buffer);
+    const before = sets.slice();
+    const result = work(sets);
+    const indexes = Uint32Array.from({ length: limit.SOCKET_SETS }, (_, index) => index);
+    if (Buffer.compare(sets, before) !== 0) map.setBatch(new Uint8Array(indexes.buffer), sets);
+    return result;
+  } finally {
+    map.close();
+  }
+}
+
+/** Does something with the cookies of all places. */
+function withPlaces<T>(work: (cookies: BigUint64Array) => T): T {
+  return withSets((sets) => {
+    const words = new BigUint64Array(sets.buffer);
     const stride = socketSet.bytes / 8;
     const cookies = new BigUint64Array(limit.SOCKET_SETS * limit.SOCKET_PLACES);
     const wordOf = (place: number) =>
       Math.floor(place / limit.SOCKET_PLACES) * stride + (place % limit.SOCKET_PLACES);
     for (const place of cookies.keys()) cookies[place] = words[wordOf(place)]!;
-    const before = cookies.slice();
     const result = work(cookies);
-    if (cookies.every((cookie, place) => cookie === before[place])) return result;
     for (const [place, cookie] of cookies.entries()) words[wordOf(place)] = cookie;
-    map.setBatch(keys, values);
     return result;
-  } finally {
-    map.close();
-  }
+  });
 }
 
 function placesInUse(): number {
@@ -98,6 +104,31 @@ labTest("a socket that talks to a second Service moves to its storage, for good"
   for (const address of [...SERVICES, ...SERVICES])
     t.is(await exchange(client, fd, address), `pod-b as ${address}`);
   t.is(placesInUse(), before);
+  await client.close();
+});
+
+labTest("what a closed socket left in its place is nobody's", async (t) => {
+  const client = await stage.pod("client").helper();
+  const first = await client.sockets.open({ protocol: "UDP", family: 4 });
+  await exchange(client, first, SERVICES[0]!);
+  withSets((sets) => {
+    const words = new BigUint64Array(sets.buffer);
+    const set = words.findIndex((word, at) => word !== 0n && at % (socketSet.bytes / 8) < 4);
+    const from = Math.floor((set * 8) / socketSet.bytes) * socketSet.bytes;
+    // The first set is where a socket without a cookie would look, and free places have none.
+    for (let place = 0; place < limit.SOCKET_PLACES; place++)
+      sets.copyWithin(
+        socketSet.offset.record + place * socketSet.stride.record,
+        from + socketSet.offset.record,
+        from + socketSet.offset.record + socketSet.stride.record,
+      );
+  });
+  await client.sockets.close(first);
+  const fd = await client.sockets.open({ protocol: "UDP", family: 4 });
+  await client.sockets.bind(fd, { address: "0.0.0.0", port: 4000 });
+  const before = placesInUse();
+  t.is(await exchange(client, fd, SERVICES[0]!), "pod-b as 10.96.1.1");
+  t.is(placesInUse(), before + 1);
   await client.close();
 });
 
