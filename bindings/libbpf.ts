@@ -97,6 +97,7 @@ export interface Libc {
   setns(fd: number, kind: number): number;
   mount(...options: [string, string, string, number, null]): number;
   unmount(path: string, flags: number): number;
+  mallopt(parameter: number, value: number): number;
   /** syscall(2) on a thread of its own; errno is not to be had. */
   syscallAsync(...options: [number, number, number, number]): Promise<number>;
 }
@@ -175,6 +176,7 @@ const LIBC: { readonly [name in keyof Libc]: string } = {
   setns: "int setns(int, int)",
   mount: "int mount(const char *, const char *, const char *, unsigned long, const void *)",
   unmount: "int umount2(const char *, int)",
+  mallopt: "int mallopt(int, int)",
   syscallAsync: "long syscall(long, long, long, long)",
 };
 

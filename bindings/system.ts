@@ -18,6 +18,8 @@ const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
 const SOL_SOCKET = 1;
 const SO_NETNS_COOKIE = 71;
 const CLONE_NEWNET = 0x40000000;
+const M_TRIM_THRESHOLD = -1;
+const TRIM_BYTES = 128 * 1024;
 
 /** A held lock; it also ends with the process. */
 export interface FolderLock {
@@ -46,6 +48,14 @@ export function kernelHas(name: string): boolean {
   } catch {
     return false;
   }
+}
+
+/**
+ * From now on libc gives freed memory back at once. Left alone it keeps twice the largest block
+ * that was ever freed, for good (mallopt(3), M_TRIM_THRESHOLD): 30 MiB after a long LIST.
+ */
+export function returnFreedMemory(): void {
+  loadLibc().mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
 }
 
 /** Whether a path lies in a cgroup v2 tree. Throws if it does not exist. */

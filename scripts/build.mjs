@@ -60,22 +60,39 @@ const bundling = {
   logLevel: "warning",
 };
 
-/**
- * What a bundle only needs now and then is a file beside it, read when it is asked for. What
- * commander wants for verbs that are programs of their own is left out: it costs a tenth of `dump`.
- */
+/** Packages that are needed now and then: files beside the bundle, read at their first use. */
+const LAZY = ["yaml", "jsonpath-plus", "openid-client", "socks-proxy-agent"];
+/** What packages ask for, but never use for what we ask of them. It would cost much to load. */
+const UNUSED = [
+  // For verbs that are programs of their own: a tenth of what `dump` takes.
+  { asked: /^node:child_process$/, by: /\/commander\// },
+  // Clients of the API, and what fetch() needs: of KubeConfig we ask for options of node:https.
+  { asked: /^undici$|^socks$|^\.\/gen\/|^\.\/middleware\.js$/, by: /\/client-node\/dist\// },
+];
+
+/** What a bundle does not need at its start is a file beside it, or left out (decision 15). */
 const apart = {
   name: "apart",
   setup({ onResolve, onLoad }) {
-    onResolve({ filter: /^\.\/command\/\w+\.ts$|^yaml$/ }, ({ path: asked, kind }) =>
-      kind === "dynamic-import" || (asked === "yaml" && kind !== "entry-point")
-        ? { path: `./${pieceOf(asked)}.js`, external: true }
-        : undefined,
+    onResolve({ filter: /^\.\/command\/\w+\.ts$/ }, ({ path: asked, kind }) =>
+      kind === "dynamic-import" ? { path: `./${pieceOf(asked)}.js`, external: true } : undefined,
     );
-    onResolve({ filter: /^node:child_process$/ }, ({ path: asked, importer }) =>
-      /\/commander\//.test(importer) ? { path: asked, namespace: "nothing" } : undefined,
-    );
+    onResolve({ filter: /./ }, ({ path: asked, kind, importer, namespace }) => {
+      if (kind === "entry-point" || namespace === "lazy") return undefined;
+      if (UNUSED.some((each) => each.asked.test(asked) && each.by.test(importer)))
+        return { path: asked, namespace: "nothing" };
+      return LAZY.includes(asked) ? { path: asked, namespace: "lazy" } : undefined;
+    });
+    onResolve({ filter: /^\.\//, namespace: "lazy" }, ({ path: asked }) => ({
+      path: asked,
+      external: true,
+    }));
     onLoad({ filter: /./, namespace: "nothing" }, () => ({ contents: "module.exports = {};" }));
+    onLoad({ filter: /./, namespace: "lazy" }, async ({ path: name }) => ({
+      contents: `module.exports = { __esModule: true, ${Object.keys(await import(name))
+        .map((each) => `get ${each}() { return require("./${pieceOf(name)}.js").${each}; }`)
+        .join(", ")} };`,
+    }));
   },
 };
 
@@ -84,7 +101,7 @@ function pieceOf(asked) {
 }
 
 /**
- * The command: bpfsvc.js, each verb and the YAML library, as scripts rather than modules, since
+ * The command: bpfsvc.js, each verb and each lazy package, as scripts rather than modules, since
  * Node takes 20 ms longer to load so many modules (decision 15).
  */
 async function bundleCommand() {
@@ -92,7 +109,7 @@ async function bundleCommand() {
   const verbs = readdirSync("control/command").filter((file) =>
     readFileSync("control/main.ts", "utf8").includes(`import("./command/${file}")`),
   );
-  const pieces = [...verbs.map((file) => `control/command/${file}`), "yaml"];
+  const pieces = [...verbs.map((file) => `control/command/${file}`), ...LAZY];
   await build({
     ...bundling,
     entryPoints: {

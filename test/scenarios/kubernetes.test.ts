@@ -144,10 +144,53 @@ labTest(
   },
 );
 
+/** The stage's kubeconfig with other lines in place of these. */
+async function otherKubeconfig(change: (config: Kubeconfig) => void): Promise<string> {
+  const config = parse(await readFile(path.join(stage.folder, "kubeconfig"), "utf8"));
+  change(config);
+  const file = path.join(stage.folder, "other-kubeconfig");
+  await writeFile(file, JSON.stringify(config));
+  return file;
+}
+
+interface Kubeconfig {
+  clusters: { cluster: Record<string, unknown> }[];
+  users: { user: Record<string, unknown> }[];
+}
+
+labTest("a plugin of the kubeconfig may say who the agent is", async (t) => {
+  await stage.agent.kill();
+  const kubeconfig = await otherKubeconfig(({ users: [one] }) => {
+    const credential = {
+      apiVersion: "client.authentication.k8s.io/v1",
+      kind: "ExecCredential",
+      status: { token: one!.user.token },
+    };
+    const apiVersion = credential.apiVersion;
+    one!.user = { exec: { apiVersion, command: "echo", args: [JSON.stringify(credential)] } };
+  });
+  const source = ["--kubeconfig", kubeconfig];
+  const agent = await stage.node.start(stage.agentCommand({ source }), { ready: /serving/ });
+  t.notRegex(agent.output(), /warn|error/);
+  await agent.stop();
+});
+
+for (const scheme of ["socks5", "http"])
+  labTest(`a ${scheme} proxy that refuses is told of`, async (t) => {
+    const kubeconfig = await otherKubeconfig(({ clusters: [one] }) => {
+      one!.cluster["proxy-url"] = `${scheme}://127.0.0.1:9`;
+    });
+    const source = ["--kubeconfig", kubeconfig];
+    const agent = await stage.node.start(stage.agentCommand({ source }), {
+      ready: /Cannot (list|watch)/,
+    });
+    t.regex(agent.output(), /ECONNREFUSED 127\.0\.0\.1:9/);
+    await agent.stop();
+  });
+
 labTest(
   "without a server a start waits, serves what is programmed, and ends when told",
   async (t) => {
-    await stage.agent.kill();
     await server.close();
     const source = ["--kubeconfig", path.join(stage.folder, "kubeconfig")];
     const agent = await stage.node.start(stage.agentCommand({ source }), {
