@@ -78,19 +78,29 @@ test.after.always(async () => {
 
 type Changes = Pick<ContainerOptions, "capabilities" | "without">;
 
+/** The agent in its container. */
+interface Agent extends Pick<Running, "output" | "ended"> {
+  kill(): Promise<void>;
+}
+
 /** Starts the container and waits for what it says when it serves, or otherwise. */
 async function start(
   t: ExecutionContext,
   changes: Changes = {},
   ready = /serving/,
-): Promise<Running> {
+): Promise<Agent> {
   const { stage, server, token } = world;
   const { url, ca } = server.description;
   const container = makeContainer({ node: stage.node, server: { url, ca, token }, ...changes });
   t.teardown(() => rm(container.folder, { recursive: true, force: true }));
   const running = await stage.node.start(container.command, { ready, timeoutSeconds: 60 });
-  t.teardown(() => (running.ended() ? undefined : running.kill()));
-  return running;
+  const kill = async () => {
+    if (running.ended()) return;
+    container.kill();
+    await waitFor(() => running.ended(), { what: "the container to end" });
+  };
+  t.teardown(kill);
+  return { output: () => running.output(), ended: () => running.ended(), kill };
 }
 
 /** Connects a UDP socket of a pod to the Service and lets its endpoint go: what the socket gets. */
@@ -110,7 +120,7 @@ async function loseEndpoint(): Promise<string> {
 }
 
 /** The lines in which the agent complains. */
-function complaints(agent: Running): string[] {
+function complaints(agent: Agent): string[] {
   return agent
     .output()
     .split("\n")
