@@ -34,7 +34,7 @@ export interface Question {
   count: number;
   targets: Targets;
   /** In whose network namespace they are made; by default where the last ones were. */
-  from?: Host;
+  from?: Pick<Host, "name" | "netns">;
 }
 
 /** What one call took, in nanoseconds. */
@@ -65,8 +65,8 @@ export class Probe {
    * `servers` if that is given.
    */
   static start(
-    host: Host,
-    { cpu, port, servers }: { cpu: number; port: number; servers?: Host },
+    host: Pick<Host, "spawn">,
+    { cpu, port, servers }: { cpu: number; port: number; servers?: Pick<Host, "netns"> },
   ): Probe {
     const values = [String(cpu), String(port), ...(servers ? [servers.netns] : [])];
     return new Probe(host.spawn([PROGRAM, ...values], { stdio: "pipe" }));
