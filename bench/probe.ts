@@ -55,6 +55,8 @@ export class Probe {
   private constructor(child: ChildProcess) {
     this.#child = child;
     this.#lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
+    // One that has ended says why on standard error, and is missed when its answer is.
+    child.stdin!.on("error", () => {});
     child.stderr!.setEncoding("utf8").on("data", (text: string) => {
       this.#errors += text;
     });

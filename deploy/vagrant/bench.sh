@@ -12,7 +12,6 @@ services=1000
 case ${1-} in [0-9]*) services=$1 && shift ;; esac
 image=$(cat "${BPFSVC_SHARE:-/var/lib/bpfsvc-vagrant}/image")
 first=10.100.0.0
-export KUBECONFIG=/etc/kubernetes/admin.conf
 
 fail() {
 	echo "bench: $*" >&2
@@ -95,7 +94,7 @@ proxy() {
 
 install_node
 sh scripts/bench.sh --build
-trap 'kubectl delete namespace bench --wait=false >/dev/null 2>&1 || :' EXIT
+trap 'kubectl delete namespace bench --timeout 5m >/dev/null 2>&1 || :' EXIT
 kubectl create namespace bench >/dev/null
 { pod client && pod server; } | in_bench create --filename - >/dev/null
 echo "bench: creating $services Services"
@@ -103,6 +102,7 @@ print_services | in_bench create --filename - >/dev/null
 in_bench wait --for condition=Ready pod/client pod/server --timeout 3m >/dev/null
 client=$(netns_of "$(address_of client)")
 endpoint=$(address_of server)
-node build/bench/incluster.js --proxy "$(proxy)" --client "$client" \
-	--server "$(netns_of "$endpoint")" --endpoint "$endpoint" --first "$first" \
-	--count "$services" "$@"
+server=$(netns_of "$endpoint")
+by=$(proxy)
+node build/bench/incluster.js --proxy "$by" --client "$client" --server "$server" \
+	--endpoint "$endpoint" --first "$first" --count "$services" "$@"

@@ -55,6 +55,8 @@ kind: KubeProxyConfiguration
 mode: "$mode"
 END
 	kubeadm init "$@"
+	mkdir -p /root/.kube
+	ln -sf "$KUBECONFIG" /root/.kube/config
 	install -d -o vagrant -g vagrant /home/vagrant/.kube
 	install -o vagrant -g vagrant -m 600 "$KUBECONFIG" /home/vagrant/.kube/config
 }

@@ -112,7 +112,7 @@ after_changes() {
 		ask pod-client worker-a tcp who.smoke.svc 80 60
 }
 
-trap 'kubectl delete namespace smoke --wait=false >/dev/null 2>&1 || :' EXIT
+trap 'kubectl delete namespace smoke --timeout 5m >/dev/null 2>&1 || :' EXIT
 kubectl create namespace smoke >/dev/null
 in_smoke create configmap smoke --from-file "$here/smoke.mjs" >/dev/null
 sed "s|IMAGE|$image|" "$here/smoke.yaml" | in_smoke apply --filename - >/dev/null
