@@ -5,7 +5,7 @@ set -eu
 : "${KUBERNETES_APT:?}" "${ADDRESS:?}" "${ZONE:?}"
 export DEBIAN_FRONTEND=noninteractive
 
-install() {
+add_packages() {
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
@@ -22,7 +22,7 @@ net.bridge.bridge-nf-call-ip6tables = 1
 END
 sysctl -q --system
 
-install ca-certificates containerd curl gpg runc
+add_packages ca-certificates containerd curl gpg runc
 mkdir -p /etc/containerd
 # Version 2 is read by containerd 1.7 and 2. Debian's containerd has another folder of plugins.
 cat >/etc/containerd/config.toml <<'END'
@@ -42,7 +42,7 @@ key=/etc/apt/keyrings/kubernetes.gpg
 mkdir -p "${key%/*}"
 curl -fsSL --retry 5 "$KUBERNETES_APT/Release.key" | gpg --dearmor --yes -o "$key"
 echo "deb [signed-by=$key] $KUBERNETES_APT /" >/etc/apt/sources.list.d/kubernetes.list
-install kubeadm kubectl kubelet
+add_packages kubeadm kubectl kubelet
 apt-mark hold kubeadm kubectl kubelet >/dev/null
 
 # The machine's first address is the same on each with VirtualBox.
