@@ -32,17 +32,16 @@ build_image() {
 make_cluster() {
 	[ ! -e "$KUBECONFIG" ] || return 0
 	configuration=/etc/kubernetes/bpfsvc-vagrant.yaml
-	set -- --config "$configuration"
-	mode=$PROXY
-	if [ "$PROXY" = bpfsvc ]; then
-		set -- "$@" --skip-phases addon/kube-proxy
-		mode=
-	fi
+	case $PROXY in
+	bpfsvc) skip=addon/kube-proxy mode= ;;
+	*) skip='' mode=$PROXY ;;
+	esac
 	cat >"$configuration" <<END
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration
 localAPIEndpoint:
   advertiseAddress: $ADDRESS
+skipPhases: [$skip]
 ---
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
@@ -54,7 +53,7 @@ apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: "$mode"
 END
-	kubeadm init "$@"
+	kubeadm init --config "$configuration"
 	mkdir -p /root/.kube
 	ln -sf "$KUBECONFIG" /root/.kube/config
 	install -d -o vagrant -g vagrant /home/vagrant/.kube
