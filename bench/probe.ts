@@ -34,7 +34,7 @@ export interface Question {
   count: number;
   targets: Targets;
   /** In whose network namespace they are made; by default where the last ones were. */
-  from?: Host;
+  from?: Pick<Host, "name" | "netns">;
 }
 
 /** What one call took, in nanoseconds. */
@@ -55,6 +55,8 @@ export class Probe {
   private constructor(child: ChildProcess) {
     this.#child = child;
     this.#lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
+    // One that has ended says why on standard error, and is missed when its answer is.
+    child.stdin!.on("error", () => {});
     child.stderr!.setEncoding("utf8").on("data", (text: string) => {
       this.#errors += text;
     });
@@ -65,8 +67,8 @@ export class Probe {
    * `servers` if that is given.
    */
   static start(
-    host: Host,
-    { cpu, port, servers }: { cpu: number; port: number; servers?: Host },
+    host: Pick<Host, "spawn">,
+    { cpu, port, servers }: { cpu: number; port: number; servers?: Pick<Host, "netns"> },
   ): Probe {
     const values = [String(cpu), String(port), ...(servers ? [servers.netns] : [])];
     return new Probe(host.spawn([PROGRAM, ...values], { stdio: "pipe" }));

@@ -3,17 +3,13 @@
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { whyNoLab } from "../lab/lab.ts";
-import type { Bench, Context } from "./bench.ts";
+import type { Bench } from "./bench.ts";
 import { BENCHES } from "./benches.ts";
 import { compareRuns, formatComparison } from "./compare.ts";
-import { readMachine } from "./machine.ts";
+import { CHECKOUT, measureBench, RESULTS } from "./measured.ts";
 import { type Entry, formatMeasured, toEntries } from "./report.ts";
 import { type Result, readResult, storeResult } from "./result.ts";
 
-const checkout = path.resolve(import.meta.dirname, "../..");
-const RESULTS = path.join(checkout, "bench/results");
-/** After so long a bench makes no further round: its whole time stays below three minutes. */
-const SECONDS = { usual: 110, quick: 10 } as const;
 const USAGE = `Usage: npm run bench [NAME…] [-- --json] [-- --quick] [-- --compare FILE]
   --json          print one array of {claim, value, unit, goal, holds, command}, no tables
   --quick         fewer rounds and smaller sizes: all benches within three minutes
@@ -57,35 +53,6 @@ function parseValues() {
   }
 }
 
-function makeContext(bench: Bench, quick: boolean): Context {
-  const isTerminal = process.stderr.isTTY === true;
-  const end = performance.now() + (quick ? SECONDS.quick : SECONDS.usual) * 1000;
-  let last = "";
-  return {
-    quick,
-    rounds: (usual) => (quick ? Math.min(usual, Math.max(5, Math.ceil(usual / 4))) : usual),
-    isLate: () => performance.now() > end,
-    progress: (text) => {
-      // A log gets a line for each thing done, not for each round.
-      const kind = text.replace(/\d+/g, "");
-      if (isTerminal) process.stderr.write(`\r\x1b[K${bench.name}: ${text}`);
-      else if (kind !== last) process.stderr.write(`${bench.name}: ${text}\n`);
-      last = kind;
-    },
-  };
-}
-
-async function runOne(bench: Bench, { quick }: Options): Promise<Result> {
-  const machine = readMachine(checkout);
-  const start = performance.now();
-  const measured = await bench.run(makeContext(bench, quick));
-  if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
-  const seconds = Math.round((performance.now() - start) / 1000);
-  const time = new Date().toISOString();
-  const { name, claim, goal } = bench;
-  return { bench: name, claim, goal, time, seconds, quick, machine, ...measured };
-}
-
 /** A Node that is told of further certificates parses all of them at each start: 60 ms here. */
 function forgetCertificates(): void {
   delete process.env.NODE_EXTRA_CA_CERTS;
@@ -98,13 +65,13 @@ async function main(): Promise<void> {
   if (reason !== undefined) throw new Error(reason);
   const entries: Entry[] = [];
   for (const bench of options.chosen) {
-    const result = await runOne(bench, options);
+    const result = await measureBench(bench, options);
     const file = storeResult(RESULTS, result);
     entries.push(...toEntries(result));
     if (!options.json) console.log(formatMeasured(result));
     for (const earlier of options.earlier.filter((one) => one.bench === bench.name))
       console.error(formatComparison(compareRuns(earlier, result)));
-    console.error(`${result.seconds} s, stored in ${path.relative(checkout, file)}\n`);
+    console.error(`${result.seconds} s, stored in ${path.relative(CHECKOUT, file)}\n`);
   }
   if (options.json) console.log(JSON.stringify(entries, undefined, 2));
   const missed = entries.filter((entry) => entry.holds === false);

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what is missing, builds, and runs benches inside the lab's shell (needs root): all of
-# them, or those named. Only results go to standard output, so that --json can be piped.
+# them, or those named; with --build none. Only results go to standard output, so that --json can be
+# piped.
 set -eu
 cd "$(dirname "$0")/.."
 own() {
@@ -14,4 +15,4 @@ node scripts/build.mjs >&2
 for program in probe sender; do
 	clang -O2 -Wall -Wextra -Werror -o "build/bench/$program" "bench/$program.c"
 done
-sh lab/shell.sh node build/bench/run.js "$@"
+[ "${1-}" = --build ] || sh lab/shell.sh node build/bench/run.js "$@"

@@ -42,6 +42,11 @@ wanted_image='
 /usr/bin/crun crun
 /usr/bin/mmdebstrap mmdebstrap
 '
+# What the tests read the Vagrantfile with, where it is there.
+wanted_vagrant='
+/usr/bin/vagrant vagrant
+/usr/share/doc/vagrant-libvirt/copyright vagrant-libvirt
+'
 
 fail() {
 	echo "setup: $*" >&2
@@ -53,7 +58,8 @@ for group in "$@"; do
 	bench) wanted="$wanted$wanted_bench" ;;
 	kernels) wanted="$wanted$wanted_kernels" ;;
 	image) wanted="$wanted$wanted_image" ;;
-	*) fail "there is no group '$group': there are bench, kernels and image" ;;
+	vagrant) wanted="$wanted$wanted_vagrant" ;;
+	*) fail "there is no group '$group': there are bench, kernels, image and vagrant" ;;
 	esac
 done
 

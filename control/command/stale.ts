@@ -2,7 +2,7 @@
 // endpoints away, in every network namespace of the cgroup. Knows neither sockets nor Services.
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { OpenMaps } from "../dataplane/kernel.ts";
-import { eachNamespace, type Namespace } from "../dataplane/namespaces.ts";
+import { eachNamespace, type Namespace, whatHides } from "../dataplane/namespaces.ts";
 import { SocketBreaker } from "../dataplane/sockets.ts";
 import type { Logger } from "../log.ts";
 
@@ -13,12 +13,6 @@ const PAUSE_MS = 500;
  * only after the first of them.
  */
 const PASSES = 2;
-/** What is missing where a process cannot be looked at. */
-const HIDDEN: Readonly<Record<string, string>> = {
-  hostPID: "some processes are not to be seen from here, give the agent the host's PID namespace",
-  EACCES: "some processes may not be looked at, give the agent CAP_SYS_PTRACE",
-  EPERM: "some processes may not be looked at, give the agent CAP_SYS_PTRACE",
-};
 
 export interface StaleSocketsOptions {
   maps: OpenMaps;
@@ -75,7 +69,7 @@ export class StaleSockets {
 
   async #pass(breaker: SocketBreaker): Promise<void> {
     const { cgroup, log } = this.#options;
-    const onHidden = (why: string) => this.#tell(HIDDEN[why] ?? why);
+    const onHidden = (why: string) => this.#tell(whatHides(why));
     this.#walking = true;
     this.#wanted--;
     let broken = 0;

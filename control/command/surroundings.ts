@@ -1,7 +1,7 @@
 // What the agent knows of its node besides objects, looked at again as long as it runs: the
 // network namespaces that sockets are in, and the node's own addresses. Decides nothing.
 import type { Clients } from "../dataplane/clients.ts";
-import { findClients } from "../dataplane/namespaces.ts";
+import { findClients, whatHides } from "../dataplane/namespaces.ts";
 import type { Logger } from "../log.ts";
 import type { Cluster } from "../model/cluster.ts";
 import type { ProxyConfig } from "../model/config.ts";
@@ -76,7 +76,7 @@ export class Surroundings {
     this.#scannedAt = performance.now();
     try {
       const { clients: found } = findClients(
-        { cgroup, onHidden: (why) => this.#tell(`processes that may not be looked at (${why})`) },
+        { cgroup, onHidden: (why) => this.#tell(whatHides(why)) },
         { isInside: (address) => this.#isPod(address) },
       );
       for (const { key, message } of clients.replace(found)) this.#tell(`${key}: ${message}`);

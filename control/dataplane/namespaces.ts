@@ -23,6 +23,18 @@ export interface WalkOptions {
   onHidden: (why: string) => void;
 }
 
+const NOT_LOOKED_AT = "some processes may not be looked at, give the agent CAP_SYS_PTRACE";
+const HIDDEN: Readonly<Record<string, string>> = {
+  hostPID: "some processes are not to be seen from here, give the agent the host's PID namespace",
+  EACCES: NOT_LOOKED_AT,
+  EPERM: NOT_LOOKED_AT,
+};
+
+/** What is missing where a process cannot be looked at, of what onHidden is called with. */
+export function whatHides(why: string): string {
+  return HIDDEN[why] ?? why;
+}
+
 /** Errors of a process, a cgroup or a namespace that went while it was looked at. */
 const GONE: ReadonlySet<unknown> = new Set(["ENOENT", "ESRCH", "ENODEV"]);
 /** The list of processes of a threaded cgroup is the one of the cgroup above. */

@@ -7,6 +7,7 @@ import { promisify } from "node:util";
 import test, { type ExecutionContext } from "ava";
 import { parseAllDocuments } from "yaml";
 import { readConfigFile } from "../../control/config/file.ts";
+import { COMMAND } from "../scenarios/stage.ts";
 
 const BUILD = path.resolve(import.meta.dirname, "../..");
 const DEPLOY = path.resolve(BUILD, "../deploy");
@@ -24,7 +25,7 @@ async function namedFiles(): Promise<string[]> {
 
 async function read(file: string): Promise<Manifest[]> {
   const documents = parseAllDocuments(await readFile(path.join(DEPLOY, file), "utf8"));
-  return documents.map((document) => document.toJS({ maxAliasCount: 0 }) as Manifest);
+  return documents.map((document) => document.toJS() as Manifest);
 }
 
 async function readAll(): Promise<Manifest[]> {
@@ -60,6 +61,11 @@ test("the manifests are what Kubernetes' types say", async (t) => {
   t.is(await faultsOf(t, await readAll()), "");
 });
 
+test("those of the smoke test are as well", async (t) => {
+  const [list] = await read("vagrant/smoke.yaml");
+  t.is(await faultsOf(t, list!.items as Manifest[]), "");
+});
+
 /** Changes that the check above has to find. */
 const FAULTS: Readonly<Record<string, (pod: { hostPid?: boolean; hostPID?: unknown }) => void>> = {
   "a misspelt field": (pod) => {
@@ -84,7 +90,64 @@ test("bpfsvc may do what kube-proxy may, and nothing else (§1.7)", async (t) =>
 });
 
 test("the configuration is one that bpfsvc takes", async (t) => {
-  const [config] = await read("config.yaml");
-  const { "config.yaml": text } = config!.data as Record<string, string>;
+  const { "config.yaml": text } = await configData();
   t.notThrows(() => readConfigFile({ path: "deploy/config.yaml", text: text! }));
 });
+
+async function configData(): Promise<Readonly<Record<string, string>>> {
+  const [config] = await read("config.yaml");
+  return config!.data as Record<string, string>;
+}
+
+interface Container {
+  args: string[];
+  env: { name: string }[];
+  volumeMounts: { name: string; mountPath: string }[];
+}
+
+/**
+ * What the command says to the DaemonSet's arguments, once changed; "" if it takes them. Its files
+ * are in a folder of the test, and nothing is started.
+ */
+async function refusal(
+  t: ExecutionContext,
+  change: (args: string[]) => string[] = (args) => args,
+): Promise<string> {
+  const [daemonSet] = await read("daemonset.yaml");
+  const { template } = daemonSet!.spec as { template: { spec: { containers: [Container] } } };
+  const [{ args, env, volumeMounts }] = template.spec.containers;
+  const folder = await mkdtemp(path.join(BUILD, "config-"));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  for (const [name, text] of Object.entries(await configData()))
+    await writeFile(path.join(folder, name), text);
+  const { mountPath } = volumeMounts.find(({ name }) => name === "config")!;
+  const value = (variable: string, name: string) => {
+    t.true(
+      env.some((given) => given.name === name),
+      variable,
+    );
+    return "node-a";
+  };
+  const given = change(args).map((text) =>
+    text.replace(`=${mountPath}/`, `=${folder}/`).replace(/\$\((\w+)\)/, value),
+  );
+  return run(process.execPath, [COMMAND, ...given, "--init-only"]).then(
+    () => "",
+    ({ stderr }: { stderr: string }) => stderr,
+  );
+}
+
+test("the command takes the arguments that the DaemonSet gives", async (t) => {
+  t.is(await refusal(t), "");
+});
+
+/** Changes of the arguments, and what the command says to them. */
+const REFUSED: Readonly<Record<string, [string, string, RegExp]>> = {
+  "a misspelt flag": ["--state-file", "--statefile", /unknown option '--statefile=/],
+  "a file that no ConfigMap has": ["config.yaml", "kube-proxy.yaml", /kube-proxy\.yaml/],
+};
+
+for (const [title, [old, other, says]] of Object.entries(REFUSED))
+  test(`${title} in the DaemonSet's arguments is found`, async (t) => {
+    t.regex(await refusal(t, (args) => args.map((text) => text.replace(old, () => other))), says);
+  });

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds deploy/Containerfile where no container engine runs and no image registry is reached: base
 # images of the same names are made of Debian's packages and of Node from npm. Leaves in build/image
-# the unpacked image (rootfs) and its configuration (image.json). Needs root.
+# the unpacked image (rootfs) and what buildah says of it (image.json). Needs root.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -54,8 +54,7 @@ build --tag localhost/bpfsvc --file "$containerfile" \
 	--build-arg NODE_IMAGE=localhost/node --build-arg DEBIAN_IMAGE=localhost/debian .
 # shellcheck disable=SC2086
 {
-	buildah $store inspect --type image --format '{{json .OCIv1.Config}}' localhost/bpfsvc \
-		>"$place/image.json"
+	buildah $store inspect --type image localhost/bpfsvc >"$place/image.json"
 	container=$(buildah $store from localhost/bpfsvc)
 	ln -sfn "$(buildah $store mount "$container")" "$place/rootfs"
 }

@@ -35,6 +35,12 @@ export function readManifest(file: string): Record<string, unknown>[] {
   return parseAllDocuments(text).map((document) => document.toJS() as Record<string, unknown>);
 }
 
+/** The configuration of the image. */
+function readImage(): { Entrypoint: string[]; Env: string[] } {
+  const text = readFileSync(path.join(IMAGE, "image.json"), "utf8");
+  return (JSON.parse(text) as { OCIv1: { config: ReturnType<typeof readImage> } }).OCIv1.config;
+}
+
 export interface ContainerOptions {
   node: LabNode;
   /** The API server, and a token for it. */
@@ -45,12 +51,20 @@ export interface ContainerOptions {
   without?: readonly string[];
 }
 
+/** A container that is ready to run. */
+export interface Container {
+  /** What lies outside the lab; the caller's to remove. */
+  folder: string;
+  /** Runs it in the foreground. */
+  command: string[];
+  /** Kills what runs in it, and with that the command; crun's own end is nothing to it. */
+  kill(): void;
+}
+
 /**
- * Writes a bundle for crun and returns the command that runs it, in the node's network, PID
- * namespace and cgroup. What lies outside the lab is in the folder, which is the caller's to
- * remove.
+ * Writes a bundle for crun, which runs it in the node's network, PID namespace and cgroup.
  */
-export function makeContainer(options: ContainerOptions): { folder: string; command: string[] } {
+export function makeContainer(options: ContainerOptions): Container {
   const { node } = options;
   const [daemonSet] = readManifest("daemonset.yaml") as [{ spec: { template: { spec: PodSpec } } }];
   const [config] = readManifest("config.yaml") as [{ data: Data }];
@@ -59,10 +73,7 @@ export function makeContainer(options: ContainerOptions): { folder: string; comm
   const folder = mkdtempSync(path.join(tmpdir(), "bpfsvc-container-"));
   const pod = daemonSet.spec.template.spec;
   const [container] = pod.containers;
-  const image = JSON.parse(readFileSync(path.join(IMAGE, "image.json"), "utf8")) as {
-    Entrypoint: string[];
-    Env: string[];
-  };
+  const image = readImage();
   const env = new Map([
     ["KUBERNETES_SERVICE_HOST", "10.96.0.1"],
     ["KUBERNETES_SERVICE_PORT", "443"],
@@ -96,7 +107,10 @@ export function makeContainer(options: ContainerOptions): { folder: string; comm
   writeFileSync(path.join(folder, "config.json"), JSON.stringify(runtime));
   const place = ["--root", path.join(folder, "state"), "--cgroup-manager=disabled"];
   const id = path.basename(folder);
-  return { folder, command: ["crun", ...place, "run", "--bundle", folder, id] };
+  const pidFile = path.join(folder, "pid");
+  const command = ["crun", ...place, "run", "--bundle", folder, "--pid-file", pidFile, id];
+  const kill = () => process.kill(Number(readFileSync(pidFile, "utf8")), "SIGKILL");
+  return { folder, command, kill };
 }
 
 /** What a runtime mounts in every container; its cgroup is its own alone. */

@@ -25,6 +25,8 @@ export interface Guest {
   /** What tells this kernel from the others, for its tests: kernels.ts. */
   name: string;
   kernel: Unpacked;
+  /** The bundled tests, below build/. */
+  tests: string;
   /** A folder for its files, which may stay behind. */
   folder: string;
 }
@@ -93,13 +95,14 @@ async function buildInitramfs({ kernel, folder }: Guest): Promise<void> {
 }
 
 function machineCommand(
-  { name, kernel, folder }: Guest,
+  { name, kernel, tests, folder }: Guest,
   { socket, console }: { socket: string; console: string },
 ): string[] {
   const environment = {
     checkout: CHECKOUT,
     modules: path.join(kernel.folder, "lib/modules"),
     node: process.execPath,
+    tests: `build/${tests}`,
     kernel: name,
     wanted: kernel.release,
   };
