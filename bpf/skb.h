@@ -232,9 +232,9 @@ __noinline int skb_encapsulate(struct __sk_buff *ctx, const struct passage *pass
 	if (bpf_skb_adjust_room(ctx, tunnel_bytes(packet->ipv6), BPF_ADJ_ROOM_MAC, flags))
 		return -1;
 	outer_fill(&outer, packet, &passage->flow, source);
-	if (packet->ipv6)
+	if (packet->ipv6) /* as in skb_rewrite_network() */
 		return bpf_skb_store_bytes(ctx, packet->network, &outer.ipv6, sizeof(outer.ipv6),
-					   0);
+					   BPF_F_RECOMPUTE_CSUM);
 	return bpf_skb_store_bytes(ctx, packet->network, &outer.ipv4, sizeof(outer.ipv4), 0);
 }
 
