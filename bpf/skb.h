@@ -164,8 +164,7 @@ static __always_inline __u32 skb_length(struct __sk_buff *ctx, const struct pack
 	return header + ctx->gso_size;
 }
 
-/* Whether the packet may not be cut, so that whoever sent it must be told how large is too large.
- */
+/* Whether nobody on the way may cut a packet: its sender is told how large is too large. */
 static __always_inline bool skb_is_whole(struct __sk_buff *ctx, const struct packet *packet)
 {
 	__be16 fragment = 0;

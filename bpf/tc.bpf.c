@@ -63,6 +63,25 @@ static __always_inline int begin(struct __sk_buff *ctx, struct passage *passage)
 	return leave(passage);
 }
 
+/* Whether what leads on takes packets that are larger than it says: a tunnel of the node's, whose
+ * own packets the kernel cuts. */
+static __always_inline bool way_cuts(const struct way *way)
+{
+	const struct device *device = device_lookup(way->ifindex);
+
+	return device && !device->is_uplink && !device->is_inside;
+}
+
+/*
+ * Whether somebody on the way may cut a packet. Not what the stack has cut already, nor what our
+ * own header, which may not be cut, is put around.
+ */
+static __always_inline bool may_be_cut(struct __sk_buff *ctx, const struct passage *passage)
+{
+	return !passage->leaving && flow_path(passage->flow.lock) != FLOW_TUNNEL &&
+	       !skb_is_whole(ctx, &passage->packet);
+}
+
 /* A packet that this node routes, besides translating it: what a router would say to it. */
 static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struct passage *passage)
 {
@@ -85,7 +104,7 @@ static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struc
 	if (tunnel)
 		way.mtu -= tunnel_bytes(packet->ipv6);
 	if (way.mtu && packet->transport && skb_length(ctx, packet) > way.mtu &&
-	    (passage->leaving || skb_is_whole(ctx, packet))) {
+	    !(way_cuts(&way) && may_be_cut(ctx, passage))) {
 		complaint.ipv4 = ICMP_UNREACHABLE | 4 << 8;
 		complaint.ipv6 = ICMP6_TOO_BIG;
 		complaint.mtu = way.mtu;
