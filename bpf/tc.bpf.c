@@ -145,13 +145,19 @@ static __always_inline int deliver(struct __sk_buff *ctx, struct flow *flow,
 	return bpf_redirect(way.ifindex, BPF_F_INGRESS);
 }
 
-/* Whether another node has chosen another endpoint than the flow has. */
+/*
+ * Whether another node has chosen another endpoint than the flow has. Its port can be told of a
+ * packet that begins a connection alone: whoever cuts a packet into segments counts the outer
+ * header's identification up.
+ */
 static __always_inline bool tunnel_differs(const struct passage *passage)
 {
 	const struct tunnel *tunnel = &passage->tunnel;
 
-	return tunnel->is_open && (address_difference(&passage->flow.backend, &tunnel->endpoint) |
-				   (passage->flow.backend_port ^ tunnel->port));
+	if (!tunnel->is_open)
+		return false;
+	return address_difference(&passage->flow.backend, &tunnel->endpoint) ||
+	       (passage->packet.tcp_flags & TCP_SYN && passage->flow.backend_port != tunnel->port);
 }
 
 /* Whether a packet's checksum cannot follow: a CRC does so by how much comes after the ports. */

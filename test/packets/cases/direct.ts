@@ -1,17 +1,30 @@
 // Direct server return: requests go to endpoints of other nodes in a tunnel, and are taken out of
 // it where the endpoint is; replies go to the client from there.
 import { ENDPOINT_PORT, LOCAL_PORT, NODE_PORT, PORT } from "../services.ts";
-import { everyTransport, KEPT, TRANSPORTS, type Transport, udp, type Words } from "../words.ts";
+import {
+  everyTransport,
+  KEPT,
+  TRANSPORTS,
+  type Transport,
+  tcp,
+  udp,
+  type Words,
+} from "../words.ts";
 import type { Case, Step } from "./cases.ts";
 import { throughNode, throughStack } from "./ways.ts";
 
 /** Values of the programs' setting. */
 const DSR = { forwarding: 1 };
 const HYBRID = { forwarding: 2 };
+const OTHER_PORT = 8443;
 
 /** The tunnel's header; the endpoint's port stands in it. */
-function outer({ ip, family }: Words, [source, destination]: [string, string]): string {
-  const more = family === 4 ? `,flags="DF",id=${ENDPOINT_PORT}` : `,fl=${ENDPOINT_PORT}`;
+function outer(
+  { ip, family }: Words,
+  [source, destination]: [string, string],
+  port = ENDPOINT_PORT,
+): string {
+  const more = family === 4 ? `,flags="DF",id=${port}` : `,fl=${port}`;
   return ip(source, destination, { more });
 }
 
@@ -53,6 +66,18 @@ function outOfTunnel(words: Words, transport: Transport): Step[] {
       becomes: `${ip(at.vip, at.client)}/${write(LOCAL_PORT, KEPT)}`,
     },
   ];
+}
+
+/** A packet for the pod of this node in a tunnel of this port, and the port that it gets to. */
+function arriving(words: Words, rest: (dport: number) => string, [port, at]: [number, number]) {
+  const { at: place, ip } = words;
+  const inner = ip(place.client, place.vip, { ttl: 63 });
+  return {
+    hook: "ingress",
+    packet: `${outer(words, [place.nodeB, place.local], port)}/${inner}/${rest(LOCAL_PORT)}`,
+    verdict: "next",
+    becomes: `${ip(place.client, place.local, { ttl: 63 })}/${rest(at)}`,
+  } as const;
 }
 
 /** Packets in a tunnel that none of our nodes has made. */
@@ -105,6 +130,23 @@ export const DIRECT: readonly Case[] = [
         becomes: `${ip(at.node, at.remote, { ttl: 63 })}/${udp(KEPT, ENDPOINT_PORT)}`,
         to: "nodeB",
       })),
+  },
+  {
+    title: "segments of one packet, whose identifications count up, go to one port",
+    steps: (words) =>
+      (["TCP", "UDP"] as const).flatMap((transport) => {
+        const rest = (dport: number) => TRANSPORTS[transport](KEPT, dport);
+        return [0, 1, 2].map((segment) =>
+          arriving(words, rest, [ENDPOINT_PORT + segment, ENDPOINT_PORT]),
+        );
+      }),
+  },
+  {
+    title: "a connection that begins again goes where it is led now",
+    steps: (words) =>
+      [ENDPOINT_PORT, OTHER_PORT].map((port) =>
+        arriving(words, (dport) => tcp(KEPT, dport), [port, port]),
+      ),
   },
   {
     title: "tunnels of others are left alone",
