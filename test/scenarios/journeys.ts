@@ -39,7 +39,14 @@ const FIRST_NUMBER = 11;
 /** Services by name: what is behind them, and how they differ from plain ones. At most 80. */
 export type Services = Readonly<Record<string, { endpoints: readonly string[]; spec?: Manifest }>>;
 
-export type Client = "outside" | "stranger" | typeof UNSEEN_POD | "node process" | "seen pod";
+/** A pod and a process of node-a are asked by no socket hook, unless they are said to be seen. */
+export type Client =
+  | "outside"
+  | "stranger"
+  | typeof UNSEEN_POD
+  | "node process"
+  | "seen pod"
+  | "seen process";
 
 /** What clients get who are refused, and those who are not answered. */
 export const REFUSED = "ECONNREFUSED";
@@ -107,6 +114,7 @@ export class Place {
       [UNSEEN_POD, stage.pod(UNSEEN_POD)],
       ["node process", node.bystander],
       ["seen pod", stage.pod("pod-a1")],
+      ["seen process", node],
     ];
     for (const [client, host] of others)
       place.#clients.set(client, { host, helper: await host.helper() });
