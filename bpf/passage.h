@@ -35,7 +35,8 @@ const volatile __u32 forwarding = FORWARD_SNAT;
 /*
  * A tunnel of direct server return: IP in IP, addressed to the endpoint itself, so that any CNI
  * knows the way. The endpoint's port is the outer header's identification, or the low bits of its
- * flow label: all nodes have the same Services, but one may know an endpoint before another.
+ * flow label: all nodes have the same Services, but one may know an endpoint before another. Of a
+ * packet that was cut into segments only the first has the port there.
  */
 struct tunnel {
 	struct address endpoint;

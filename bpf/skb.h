@@ -164,8 +164,7 @@ static __always_inline __u32 skb_length(struct __sk_buff *ctx, const struct pack
 	return header + ctx->gso_size;
 }
 
-/* Whether the packet may not be cut, so that whoever sent it must be told how large is too large.
- */
+/* Whether nobody on the way may cut a packet: its sender is told how large is too large. */
 static __always_inline bool skb_is_whole(struct __sk_buff *ctx, const struct packet *packet)
 {
 	__be16 fragment = 0;
@@ -232,9 +231,9 @@ __noinline int skb_encapsulate(struct __sk_buff *ctx, const struct passage *pass
 	if (bpf_skb_adjust_room(ctx, tunnel_bytes(packet->ipv6), BPF_ADJ_ROOM_MAC, flags))
 		return -1;
 	outer_fill(&outer, packet, &passage->flow, source);
-	if (packet->ipv6)
+	if (packet->ipv6) /* as in skb_rewrite_network() */
 		return bpf_skb_store_bytes(ctx, packet->network, &outer.ipv6, sizeof(outer.ipv6),
-					   0);
+					   BPF_F_RECOMPUTE_CSUM);
 	return bpf_skb_store_bytes(ctx, packet->network, &outer.ipv4, sizeof(outer.ipv4), 0);
 }
 

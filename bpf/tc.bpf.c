@@ -63,6 +63,25 @@ static __always_inline int begin(struct __sk_buff *ctx, struct passage *passage)
 	return leave(passage);
 }
 
+/* Whether what leads on takes packets that are larger than it says: a tunnel of the node's, whose
+ * own packets the kernel cuts. */
+static __always_inline bool way_cuts(const struct way *way)
+{
+	const struct device *device = device_lookup(way->ifindex);
+
+	return device && !device->is_uplink && !device->is_inside;
+}
+
+/*
+ * Whether somebody on the way may cut a packet. Not what the stack has cut already, nor what our
+ * own header, which may not be cut, is put around.
+ */
+static __always_inline bool may_be_cut(struct __sk_buff *ctx, const struct passage *passage)
+{
+	return !passage->leaving && flow_path(passage->flow.lock) != FLOW_TUNNEL &&
+	       !skb_is_whole(ctx, &passage->packet);
+}
+
 /* A packet that this node routes, besides translating it: what a router would say to it. */
 static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struct passage *passage)
 {
@@ -85,7 +104,7 @@ static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struc
 	if (tunnel)
 		way.mtu -= tunnel_bytes(packet->ipv6);
 	if (way.mtu && packet->transport && skb_length(ctx, packet) > way.mtu &&
-	    (passage->leaving || skb_is_whole(ctx, packet))) {
+	    !(way_cuts(&way) && may_be_cut(ctx, passage))) {
 		complaint.ipv4 = ICMP_UNREACHABLE | 4 << 8;
 		complaint.ipv6 = ICMP6_TOO_BIG;
 		complaint.mtu = way.mtu;
@@ -126,13 +145,19 @@ static __always_inline int deliver(struct __sk_buff *ctx, struct flow *flow,
 	return bpf_redirect(way.ifindex, BPF_F_INGRESS);
 }
 
-/* Whether another node has chosen another endpoint than the flow has. */
+/*
+ * Whether another node has chosen another endpoint than the flow has. Its port can be told of a
+ * packet that begins a connection alone: whoever cuts a packet into segments counts the outer
+ * header's identification up.
+ */
 static __always_inline bool tunnel_differs(const struct passage *passage)
 {
 	const struct tunnel *tunnel = &passage->tunnel;
 
-	return tunnel->is_open && (address_difference(&passage->flow.backend, &tunnel->endpoint) |
-				   (passage->flow.backend_port ^ tunnel->port));
+	if (!tunnel->is_open)
+		return false;
+	return address_difference(&passage->flow.backend, &tunnel->endpoint) ||
+	       (passage->packet.tcp_flags & TCP_SYN && passage->flow.backend_port != tunnel->port);
 }
 
 /* Whether a packet's checksum cannot follow: a CRC does so by how much comes after the ports. */

@@ -172,7 +172,7 @@ export class Bed {
     const packets = await Packets.start();
     const bed = new Bed({ packets, node, maps, dataplane, devices }, { lab, lock });
     bed.describeNode();
-    bed.#describeDevices();
+    bed.describeDevices();
     bed.load(options);
     return bed;
   }
@@ -350,16 +350,17 @@ export class Bed {
     this.maps.svc_node.set(new Uint8Array(4), bytes);
   }
 
-  #describeDevices(): void {
+  /** As the agent would say what each device is; eth0 leads to other hosts, or is a tunnel. */
+  describeDevices({ eth0 = "uplink" }: { eth0?: "uplink" | "tunnel" } = {}): void {
     for (const [name, { index, mac }] of Object.entries(this.devices)) {
       const value = new Uint8Array(deviceLayout.bytes);
-      const isUplink = name === "eth0";
+      const isOutside = name === "eth0";
       deviceLayout.write(new DataView(value.buffer), 0, {
         mac,
-        sendsFrames: isUplink ? 1 : 0,
-        isUplink: isUplink ? 1 : 0,
+        sendsFrames: isOutside ? 1 : 0,
+        isUplink: isOutside && eth0 === "uplink" ? 1 : 0,
         isPod: 0,
-        isInside: isUplink ? 0 : 1,
+        isInside: isOutside ? 0 : 1,
         sourceIpv4: 1,
         sourceIpv6: 2,
         note: 0,

@@ -8,6 +8,7 @@ import { whyNoLab } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";
 import { Bed, formatMac, type Run } from "./bed.ts";
 import type { Case, Step } from "./cases/cases.ts";
+import { DIRECT } from "./cases/direct.ts";
 import { FRAGMENTS } from "./cases/fragments.ts";
 import { ICMP } from "./cases/icmp.ts";
 import { LIFE } from "./cases/life.ts";
@@ -29,6 +30,7 @@ const CASES = [
   ...ICMP,
   ...PORTS,
   ...LIFE,
+  ...DIRECT,
 ];
 const ETHERNET_BYTES = 14;
 const QUOTED = { 4: 28, 6: 48 } as const;
@@ -89,7 +91,7 @@ class Player {
       faults.push(`it became\n${await summary(run.frame)}\nand not\n${await summary(wanted)}`);
     if (to !== undefined && hook === "xdp" && formatMac(run.frame.subarray(0, 6)) !== MACS[to])
       faults.push(`it goes to ${formatMac(run.frame.subarray(0, 6))}, not ${MACS[to]}`);
-    if (verdict === "sent") faults.push(...left(run.frame));
+    if (verdict === "sent") faults.push(...left(run.frame, step));
     const isAnswer = step.reason !== undefined || becomes.includes("Reply(");
     if (step.becomes !== undefined && !isAnswer && hook !== "xdp")
       faults.push(...followed(frame, run, arrival));
@@ -128,8 +130,9 @@ function counted(
 }
 
 /** A packet that is sent on meets the egress hook, and on another node all of them. */
-function left(frame: Uint8Array): string[] {
-  return (["egress", "xdp", "ingress"] as const).flatMap((hook) => {
+function left(frame: Uint8Array, { isTunnelled = false }: Step): string[] {
+  const hooks = ["egress", "xdp", ...(isTunnelled ? [] : (["ingress"] as const))] as const;
+  return hooks.flatMap((hook) => {
     const run = bed.run(frame, { hook });
     const isLeft = run.verdict === "next" && Buffer.compare(run.frame, frame) === 0;
     return isLeft ? [] : [`what is sent on is ${run.verdict} by ${hook}, or changed`];

@@ -21,6 +21,8 @@ export interface Step {
   verdict: Verdict;
   /** The packet that it becomes; itself unless given. */
   becomes?: string;
+  /** It becomes one in a tunnel, which the endpoint's node opens. */
+  isTunnelled?: boolean;
   /** Where XDP sends it; the MAC address of that neighbour. */
   to?: keyof typeof MACS;
   /** What is counted by it. */

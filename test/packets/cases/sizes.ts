@@ -31,10 +31,13 @@ function sized(bytes: number, { family }: Words, transport: "TCP" | "UDP"): stri
 
 const dontFragment = ({ family }: Words) => (family === 4 ? ',flags="DF"' : "");
 
-function tooBig(words: Words, transport: "TCP" | "UDP"): Step {
+function tooBig(
+  words: Words,
+  transport: "TCP" | "UDP",
+  { more = dontFragment(words), mtu = SMALL } = {},
+): Step {
   const { at, ip, answer, error, family } = words;
-  const more = dontFragment(words);
-  const payload = sized(SMALL + 1, words, transport);
+  const payload = sized(mtu + 1, words, transport);
   const request = [
     ip(at.client, at.vip, { more }),
     TRANSPORTS[transport](KEPT, PORT, payload),
@@ -46,7 +49,7 @@ function tooBig(words: Words, transport: "TCP" | "UDP"): Step {
     verdict: "sent",
     becomes: [
       answer(at.vip, at.client),
-      `${error("tooBig", SMALL)}/Raw(bytes(${request})[:${quoted}])`,
+      `${error("tooBig", mtu)}/Raw(bytes(${request})[:${quoted}])`,
     ].join("/"),
     reason: "too_big",
   };
@@ -78,7 +81,29 @@ const sizes: Case[] = [
     ],
   })),
   {
-    title: "a packet that may be cut is not sent back",
+    title: "a packet that may be cut comes back too: nobody does that who sends it on from here",
+    families: [4],
+    steps: (words) => [
+      narrow(words, SMALL),
+      tooBig(words, "UDP", { more: "" }),
+      narrow(words, USUAL),
+    ],
+  },
+  {
+    title: "what has no room for a tunnel's header comes back, whether it may be cut or not",
+    rodata: { forwarding: 1 },
+    steps: (words) => {
+      const mtu = SMALL - (words.family === 4 ? 20 : 40);
+      return [
+        narrow(words, SMALL),
+        tooBig(words, "TCP", { mtu }),
+        tooBig(words, "UDP", { mtu, more: "" }),
+        narrow(words, USUAL),
+      ];
+    },
+  },
+  {
+    title: "a packet that may be cut goes into a tunnel of the node's: the kernel cuts its own",
     families: [4],
     steps: (words) => {
       const { at, ip } = words;
@@ -86,12 +111,15 @@ const sizes: Case[] = [
         TRANSPORTS.UDP(sport, dport, sized(SMALL + 1, words, "UDP"));
       return [
         narrow(words, SMALL),
+        { what: "the way is a tunnel", happens: (bed) => bed.describeDevices({ eth0: "tunnel" }) },
+        tooBig(words, "UDP"),
         {
           hook: "ingress",
           packet: `${ip(at.client, at.vip)}/${write(KEPT, PORT)}`,
           verdict: "sent",
           becomes: `${ip(at.node, at.remote, { ttl: 63 })}/${write(KEPT, ENDPOINT_PORT)}`,
         },
+        { what: "it is none any more", happens: (bed) => bed.describeDevices() },
         narrow(words, USUAL),
       ];
     },
