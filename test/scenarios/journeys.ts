@@ -1,6 +1,6 @@
-// Who asks which Service, how, and who answers: a stage for traffic from outside with Services and
-// clients by name, an agent on node-a, and all that may be asked of it at once. Knows how to ask and
-// how to tell an answer in words, not what is right.
+// Who asks which Service, how, and who answers: a stage for traffic from outside, Services and
+// clients by name, an agent on node-a, and all that may be asked of it at once. Knows how to ask
+// and how to tell an answer in words, not what is right.
 import type { ExecutionContext } from "ava";
 import type { Helper, Host } from "../../lab/host.ts";
 import type { Address } from "../../lab/sockets.ts";
