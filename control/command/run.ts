@@ -2,7 +2,6 @@
 // everything is programmed, and leaves it all serving when it ends.
 import { readFileSync } from "node:fs";
 import { release } from "node:os";
-import { returnFreedMemory } from "../../bindings/system.ts";
 import { Agent } from "../agent.ts";
 import { openConfigFile } from "../config/file.ts";
 import { watchConfigFile } from "../config/watch.ts";
@@ -119,7 +118,6 @@ async function openMaps(
   { config, log }: { config: ProxyConfig; log: Logger },
 ) {
   checkPrivileges();
-  returnFreedMemory();
   const cgroup = options.cgroup ?? cgroup2Root();
   checkCgroup(cgroup);
   const pins = new Pins(options.pins);

@@ -6,6 +6,7 @@ import { existsSync } from "node:fs";
 import { type Layouts, sameEnum } from "../../bindings/collect.ts";
 import { backend, layoutHash, maps as layouts, slotPair } from "../../bindings/layout.ts";
 import { BpfMap } from "../../bindings/map.ts";
+import { returnFreedMemory } from "../../bindings/system.ts";
 import { Described, isShareable, ownLayouts, readLayouts } from "./described.ts";
 import {
   type Capacities,
@@ -78,6 +79,8 @@ const BATCH = 4096;
  * of another program, RoomError, and BpfError with the verifier's words.
  */
 export function openKernel(pins: Pins, options: OpenOptions): Kernel {
+  // Here begins a process that lives long and will hold and drop the whole cluster.
+  returnFreedMemory();
   const { serving } = pins;
   if (serving === undefined || serving === OWN_LAYOUT) return openSame(pins, options);
   const { former, why } = describe(pins, serving);
