@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import test, { type ExecutionContext } from "ava";
+import { needs } from "../../lab/needs.ts";
 
 const VAGRANTFILE = path.resolve(import.meta.dirname, "../../../Vagrantfile");
 const run = promisify(execFile);
@@ -48,9 +49,7 @@ async function vagrant(
 }
 
 const isHere = spawnSync("vagrant", ["--version"]).status === 0;
-const mustRun = isHere || (process.env.CI ?? "") !== "";
-if (!mustRun) console.error("Left out, Vagrant is not here: sh scripts/setup.sh vagrant");
-const vagrantTest = mustRun ? test : test.skip;
+const vagrantTest = needs(test, isHere ? undefined : "No Vagrant: sh scripts/setup.sh vagrant");
 
 /** A setting of each provider, to be misspelt. */
 const SETTINGS = { libvirt: "libvirt.memory", virtualbox: "virtualbox.linked_clone" } as const;
