@@ -48,6 +48,11 @@ async function untilAnswered(wanted: string): Promise<void> {
   await waitFor(async () => (await answerer()) === wanted, { what: `${wanted} to answer` });
 }
 
+/** Ends the stage's agent, if it runs, for another one in its place. */
+async function killAgent(): Promise<void> {
+  if (!stage.agent.ended()) await stage.agent.kill();
+}
+
 async function startAgent(): Promise<void> {
   const source = ["--kubeconfig", path.join(stage.folder, "kubeconfig")];
   await stage.startAgent({ source, arguments: ["--nftables-min-sync-period", "0s"] });
@@ -159,7 +164,7 @@ interface Kubeconfig {
 }
 
 labTest("a plugin of the kubeconfig may say who the agent is", async (t) => {
-  await stage.agent.kill();
+  await killAgent();
   const kubeconfig = await otherKubeconfig(({ users: [one] }) => {
     const credential = {
       apiVersion: "client.authentication.k8s.io/v1",
@@ -177,6 +182,7 @@ labTest("a plugin of the kubeconfig may say who the agent is", async (t) => {
 
 for (const scheme of ["socks5", "http"])
   labTest(`a ${scheme} proxy that refuses is told of`, async (t) => {
+    await killAgent();
     const kubeconfig = await otherKubeconfig(({ clusters: [one] }) => {
       one!.cluster["proxy-url"] = `${scheme}://127.0.0.1:9`;
     });
@@ -191,6 +197,7 @@ for (const scheme of ["socks5", "http"])
 labTest(
   "without a server a start waits, serves what is programmed, and ends when told",
   async (t) => {
+    await killAgent();
     await server.close();
     const source = ["--kubeconfig", path.join(stage.folder, "kubeconfig")];
     const agent = await stage.node.start(stage.agentCommand({ source }), {

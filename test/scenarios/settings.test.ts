@@ -2,7 +2,6 @@
 // node: --forwarding, --masquerade, --masquerade-all and --device none, one after the other on the
 // same nodes, as an operator changes them.
 import test, { type ExecutionContext } from "ava";
-
 import { needsLab } from "../../lab/needs.ts";
 import { attachments, dumpDevices } from "./devices.ts";
 import {
