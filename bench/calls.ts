@@ -89,7 +89,7 @@ function makeStates(
   const empty = Programs.test("empty");
   const asking = Programs.test("empty", { rodata: { ask_cookie: 1 } });
   const single = ALL.filter((task) => task !== "udp-life" && task !== "tcp-life");
-  const fresh: Call[] = ["udp-same", "udp-fresh", "tcp-fresh"];
+  const spread: Call[] = ["udp-same", "udp-fresh", "tcp-fresh"];
   const toSome = (task: Call) => throughServices(task, ASKED);
   const { cgroup } = node;
   const elsewhere = node.bystander.cgroup;
@@ -112,14 +112,14 @@ function makeStates(
     { name: "remember", tasks: remembering, targets: toSome, programs: remember, cgroup },
     {
       name: "few",
-      tasks: fresh,
+      tasks: spread,
       targets: (task) => throughServices(task, FEW / 2),
       programs: plain,
       cgroup,
     },
     {
       name: "many",
-      tasks: fresh,
+      tasks: spread,
       targets: (task) => throughServices(task, services / 2),
       programs: many.programs(),
       cgroup,
