@@ -1,5 +1,5 @@
-// Tests that need the lab, or a program: declared as usual where it is, left out aloud elsewhere, and
-// a failure on CI, where nothing may be left out. Knows nothing of what they test.
+// Tests that need the lab or a program: declared as usual where it is, left out aloud elsewhere,
+// and a failure on CI, where nothing may be left out. Knows nothing of what they test.
 import type { ExecutionContext } from "ava";
 import { whyNoLab } from "./lab.ts";
 
