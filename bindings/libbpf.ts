@@ -98,6 +98,7 @@ export interface Libc {
   mount(...options: [string, string, string, number, null]): number;
   unmount(path: string, flags: number): number;
   mallopt(parameter: number, value: number): number;
+  onlineCpus(): number;
   /** syscall(2) on a thread of its own; errno is not to be had. */
   syscallAsync(...options: [number, number, number, number]): Promise<number>;
 }
@@ -177,6 +178,7 @@ const LIBC: { readonly [name in keyof Libc]: string } = {
   mount: "int mount(const char *, const char *, const char *, unsigned long, const void *)",
   unmount: "int umount2(const char *, int)",
   mallopt: "int mallopt(int, int)",
+  onlineCpus: "int get_nprocs(void)",
   syscallAsync: "long syscall(long, long, long, long)",
 };
 

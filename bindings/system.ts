@@ -114,17 +114,9 @@ function lockHolder(path: string): number {
  */
 export async function membarrier(): Promise<boolean> {
   const number = MEMBARRIER[arch];
+  const { onlineCpus, syscallAsync } = loadLibc();
   if (number === undefined || onlineCpus() < 2) return false;
-  return (await loadLibc().syscallAsync(number, MEMBARRIER_CMD_GLOBAL, 0, 0)) === 0;
-}
-
-/** The kernel's list looks like "0-3,6". */
-function onlineCpus(): number {
-  const ranges = readFileSync("/sys/devices/system/cpu/online", "utf8").trim().split(",");
-  return ranges.reduce((count, range) => {
-    const [first, last] = range.split("-").map(Number);
-    return count + (last ?? first!) - first! + 1;
-  }, 0);
+  return (await syscallAsync(number, MEMBARRIER_CMD_GLOBAL, 0, 0)) === 0;
 }
 
 /**
