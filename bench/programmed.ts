@@ -120,10 +120,18 @@ const WRITTEN = [
 
 /** Looks at these maps of an agent that runs, until this process ends. Throws if there are none. */
 export function watchMaps(pins: Pins): () => Uint8Array[] {
-  const memory = WRITTEN.map((name) =>
-    BpfMap.openPinned(pins.mapPath(name)).mmap({ readOnly: true }),
-  );
+  const memory = WRITTEN.map((name) => mapMemory(pins, name));
   return () => memory.map((bytes) => bytes.slice());
+}
+
+/** One of them as it changes, in 32-bit words. */
+export function mapWords(pins: Pins, name: (typeof WRITTEN)[number]): Int32Array {
+  const { buffer, byteOffset, byteLength } = mapMemory(pins, name);
+  return new Int32Array(buffer, byteOffset, byteLength / Int32Array.BYTES_PER_ELEMENT);
+}
+
+function mapMemory(pins: Pins, name: (typeof WRITTEN)[number]): Uint8Array {
+  return BpfMap.openPinned(pins.mapPath(name)).mmap({ readOnly: true });
 }
 
 /** How many bytes of them differ. */
