@@ -19,6 +19,8 @@ const MAX_PORT = 65535;
 const LONGEST_NAME = 253;
 /** Two names of Kubernetes, which have at most 63 characters each, fit. */
 const MAX_NAME = 140;
+const NO_FIELDS: FieldMap = {};
+const NONE: readonly never[] = [];
 
 export type FieldMap = Readonly<Record<string, unknown>>;
 
@@ -39,8 +41,15 @@ export function showValue(value: unknown): string {
   return `${quote(value.slice(0, SHOWN_LENGTH))}… (${value.length} characters)`;
 }
 
+/** What a message names an object by, as far as it could be read, else empty. */
+export interface ObjectLabel {
+  kind: string;
+  namespace: string;
+  name: string;
+}
+
 /** An object as a message names it: Service "a/b"; the name is cut if it is absurdly long. */
-export function showObject(identity: { kind: string; namespace: string; name: string }): string {
+export function showObject(identity: ObjectLabel): string {
   if (identity.kind === "" && identity.name === "") return "A document";
   const name = objectName(identity);
   const shown = name.length <= MAX_NAME ? name : `${name.slice(0, MAX_NAME)}…`;
@@ -77,11 +86,12 @@ export function isName(text: unknown, limit: number): text is string {
 /** Collects the problems of one object while its fields are read. */
 export class Fields {
   readonly problems: Problem[] = [];
-  readonly #subject: { kind: string; namespace: string; name: string };
+  readonly #identify: () => ObjectLabel;
   #omitted = 0;
 
-  constructor(subject: { kind: string; namespace: string; name: string }) {
-    this.#subject = subject;
+  /** `identify` says whose fields these are; asked only if there is a problem. */
+  constructor(identify: () => ObjectLabel) {
+    this.#identify = identify;
   }
 
   /** Notes a problem; `rest` continues "Service "a/b": <field> …". */
@@ -90,8 +100,8 @@ export class Fields {
       this.#omitted++;
       return;
     }
-    const { kind, namespace, name } = this.#subject;
-    const subject = showObject(this.#subject);
+    const { kind, namespace, name } = this.#identify();
+    const subject = showObject({ kind, namespace, name });
     this.problems.push({ kind, namespace, name, field, message: `${subject}: ${field} ${rest}` });
   }
 
@@ -109,14 +119,14 @@ export class Fields {
   map(value: unknown, field: string): FieldMap {
     if (isMap(value)) return value;
     if (!isAbsent(value)) this.report(field, `is ${showValue(value)}, not a map; it is ignored`);
-    return {};
+    return NO_FIELDS;
   }
 
   /** The list at a field; empty if absent or something else. */
   list(value: unknown, field: string): readonly unknown[] {
     if (Array.isArray(value)) return value;
     if (!isAbsent(value)) this.report(field, `is ${showValue(value)}, not a list; it is ignored`);
-    return [];
+    return NONE;
   }
 
   /** The text at a field; "" if absent or something else. */
@@ -193,8 +203,10 @@ export class Fields {
 
   /** The ranges of a list; what is no range is skipped (§3.6). */
   ranges(value: unknown, field: string): readonly AddressRange[] {
+    const list = this.list(value, field);
+    if (list.length === 0) return NONE;
     const ranges: AddressRange[] = [];
-    for (const [index, entry] of this.list(value, field).entries()) {
+    for (const [index, entry] of list.entries()) {
       const range = typeof entry === "string" ? parseRange(entry) : undefined;
       if (range !== undefined) ranges.push(range);
       else {

@@ -2,7 +2,16 @@
 // Never throws: a bad part is skipped and named, the rest of the object works. Knows no lists of
 // objects and no files; those are the sources' business.
 import { formatRange } from "./address.ts";
-import { type FieldMap, Fields, fieldOf, isAbsent, isMap, isName, showValue } from "./fields.ts";
+import {
+  type FieldMap,
+  Fields,
+  fieldOf,
+  isAbsent,
+  isMap,
+  isName,
+  type ObjectLabel,
+  showValue,
+} from "./fields.ts";
 import type {
   KubernetesObject,
   NodeAddress,
@@ -44,7 +53,7 @@ function loose(map: FieldMap, name: string): string {
 }
 
 /** Kind, namespace and name of a value as far as they can be read, to name it in a message. */
-export function identify(value: unknown): { kind: string; namespace: string; name: string } {
+export function identify(value: unknown): ObjectLabel {
   const map = isMap(value) ? value : {};
   const metadata = fieldOf(map, "metadata");
   const names = isMap(metadata) ? metadata : {};
@@ -60,7 +69,7 @@ export function identify(value: unknown): { kind: string; namespace: string; nam
  * whole.
  */
 export function readObject(value: unknown): ReadResult {
-  const fields = new Fields(identify(value));
+  const fields = new Fields(() => identify(value));
   if (!isMap(value)) {
     fields.report("the document", `is ${showValue(value)}, not a Kubernetes object; it is skipped`);
     return { object: undefined, problems: fields.finish() };
@@ -113,12 +122,14 @@ function readMetadata(kind: ObjectKind, { value, fields }: Reading): Metadata | 
     fields.report("metadata.namespace", rest);
     return undefined;
   }
-  const created = Date.parse(loose(map, "creationTimestamp"));
+  const created = fieldOf(map, "creationTimestamp");
+  const createdMs =
+    created instanceof Date ? created.getTime() : Date.parse(loose(map, "creationTimestamp"));
   return {
     namespace: isClusterWide ? "" : namespace,
     name,
     isDeleted: !isAbsent(fieldOf(map, "deletionTimestamp")),
-    createdMs: Number.isNaN(created) ? Number.MAX_SAFE_INTEGER : created,
+    createdMs: Number.isNaN(createdMs) ? Number.MAX_SAFE_INTEGER : createdMs,
     labels: fields.map(fieldOf(map, "labels"), "metadata.labels"),
   };
 }

@@ -9,6 +9,7 @@ import type { Family } from "./rows.ts";
 const LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name";
 const DEFAULT_AFFINITY_SECONDS = 10800;
 const MAX_AFFINITY_SECONDS = 86400;
+const NONE: readonly never[] = [];
 
 function readServicePort(entry: unknown, { field, fields }: Place): ServicePortObject | undefined {
   const map = fields.map(entry, field);
@@ -97,8 +98,10 @@ function readClusterIPs(
 }
 
 function readAddresses(value: unknown, { field, fields }: Place): readonly string[] {
+  const list = fields.list(value, field);
+  if (list.length === 0) return NONE;
   const addresses = new Set<string>();
-  for (const [index, entry] of fields.list(value, field).entries()) {
+  for (const [index, entry] of list.entries()) {
     const address = fields.serviceAddress(entry, `${field}[${index}]`);
     if (address !== undefined) addresses.add(address);
   }
@@ -108,8 +111,9 @@ function readAddresses(value: unknown, { field, fields }: Place): readonly strin
 function readIngress(value: FieldMap, fields: Fields): readonly LoadBalancerIngress[] {
   const status = fields.map(fieldOf(value, "status"), "status");
   const balancer = fields.map(fieldOf(status, "loadBalancer"), "status.loadBalancer");
-  const ingress: LoadBalancerIngress[] = [];
   const list = fields.list(fieldOf(balancer, "ingress"), "status.loadBalancer.ingress");
+  if (list.length === 0) return NONE;
+  const ingress: LoadBalancerIngress[] = [];
   for (const [index, entry] of list.entries()) {
     const field = `status.loadBalancer.ingress[${index}]`;
     const map = fields.map(entry, field);

@@ -1,5 +1,6 @@
 // The few fields of Kubernetes' messages that bpfsvc reads, by number, as in the generated.proto
-// files of k8s.io/api and k8s.io/apimachinery. Gives plain values in the form of their JSON.
+// files of k8s.io/api and k8s.io/apimachinery. Gives plain values in the form of their JSON, but
+// Dates for times.
 import { readTriggerEntry, TRIGGER_ANNOTATION } from "./trigger.ts";
 import { decodeText, enter, expectVarint, leave, type Reader, skip, type Texts } from "./wire.ts";
 
@@ -235,8 +236,8 @@ function readLabel(reader: Reader, labels: Value, { tag, place }: At): void {
   else if (key === TRIGGER_ANNOTATION) labels[key] = decodeText(reader, valueAt, valueEnd);
 }
 
-/** A time as JSON has it, to the second; undefined for the zero time, an empty message. */
-function readTime(reader: Reader, end: number): string | undefined {
+/** A time, to the second; undefined for the zero time, an empty message. */
+function readTime(reader: Reader, end: number): Date | undefined {
   let seconds: number | undefined;
   while (reader.pos < end) {
     const tag = reader.tag();
@@ -249,5 +250,5 @@ function readTime(reader: Reader, end: number): string | undefined {
     seconds = reader.uint32();
   }
   leave(reader, end);
-  return seconds === undefined ? undefined : new Date(seconds * 1000).toISOString();
+  return seconds === undefined ? undefined : new Date(seconds * 1000);
 }
