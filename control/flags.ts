@@ -39,8 +39,7 @@ function makeOption(flag: string): Option {
   const value = isBoolean ? `[${placeholder}]` : `<${placeholder}>`;
   const spelling = flag === "v" ? "-v, --v" : `--${flag}`;
   const option = new Option(`${spelling} ${value}`, field.help);
-  // As in Go, a flag of two values may stand alone, and a list may be given in parts.
-  if (isBoolean) option.preset("true");
+  // As in Go, a list may be given in parts.
   if (isList)
     option.argParser((text: string, before?: string) =>
       before === undefined ? text : `${before},${text}`,
@@ -63,6 +62,8 @@ export function typedFlags(options: Readonly<Record<string, unknown>>): Flags {
   for (const flag of FLAGS) {
     const value = options[new Option(`--${flag} <x>`).attributeName()];
     if (typeof value === "string") typed[flag] = value;
+    // As in Go, a flag of two values may stand alone.
+    else if (value === true) typed[flag] = "true";
   }
   return typed;
 }

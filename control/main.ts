@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { MAP_SIZES, type SizeFlag } from "./command/capacities.ts";
 import {
   addDevice,
   type DeviceChoice,
@@ -11,7 +12,7 @@ import {
   MASQUERADE,
 } from "./command/deviceoptions.ts";
 import type { RunOptions } from "./command/runoptions.ts";
-import { DEFAULT_PINS, ExitCode, type UserError } from "./exit.ts";
+import { DEFAULT_PINS, ExitCode, UserError } from "./exit.ts";
 import { addFlags, FLAGS, SERVING_FLAGS, typedFlags } from "./flags.ts";
 import { LOG_LEVELS } from "./levels.ts";
 import { FORMATS } from "./print.ts";
@@ -22,6 +23,7 @@ declare const BPFSVC_VERSION: string | undefined;
 const ABOUT =
   "Serves Kubernetes Services on this node with eBPF, in place of kube-proxy.\n" +
   "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running or nothing pinned.";
+const HELP_HINT = "Run bpfsvc --help for all verbs and flags.";
 const INERT_FLAGS =
   "\nThe other flags of kube-proxy are accepted, and each that has no effect is told in the log.";
 
@@ -53,11 +55,15 @@ function outputOption(): Option {
   return new Option("-o, --output <format>", "how to print").choices(FORMATS).default("table");
 }
 
-/** A whole number of at least 1. */
-function count(text: string): number {
-  const value = Number(text);
-  if (Number.isSafeInteger(value) && value >= 1 && value <= 0xffffffff) return value;
-  throw new InvalidArgumentError("it must be a whole number of at least 1.");
+/** How much of something fits. */
+function sizeOption(flag: SizeFlag, help: string): Option {
+  const { usual, most } = MAP_SIZES[flag];
+  const option = new Option(`--${flag} <count>`, `${help} (default: ${usual})`);
+  return option.argParser((text) => {
+    const value = Number(text);
+    if (/^\d+$/.test(text) && value >= 1 && value <= most) return value;
+    throw new InvalidArgumentError(`It must be a whole number from 1 to ${most}.`);
+  });
 }
 
 function deviceOption(): Option {
@@ -89,7 +95,7 @@ function forwardingOption(): Option {
 function services(text: string): SeriesChoice {
   const choice = parseChoice(text);
   if (choice !== undefined) return choice;
-  throw new InvalidArgumentError('it must be a number, or names such as "shop/web,shop/dns".');
+  throw new InvalidArgumentError('It must be a number, or names such as "shop/web,shop/dns".');
 }
 
 function runCommand(): Command {
@@ -104,15 +110,13 @@ function runCommand(): Command {
     .addOption(masqueradeOption())
     .addOption(forwardingOption())
     .option("--remember-tcp", "getpeername() shows the Service for TCP too", false)
-    .option(
-      "--max-frontends <count>",
-      "how many frontends fit, fixed when the maps are created",
-      count,
+    .addOption(
+      sizeOption("max-frontends", "how many frontends fit, fixed when the maps are created"),
     )
-    .option("--max-services <count>", "service ports, likewise; each family counts", count)
-    .option("--max-backends <count>", "endpoints of service ports, likewise", count)
-    .option("--max-slots <count>", "slots of all selection tables together, likewise", count)
-    .option("--max-flows <count>", "connections from outside, likewise", count)
+    .addOption(sizeOption("max-services", "service ports, likewise; each family counts"))
+    .addOption(sizeOption("max-backends", "endpoints of service ports, likewise"))
+    .addOption(sizeOption("max-slots", "slots of all selection tables together, likewise"))
+    .addOption(sizeOption("max-flows", "connections through the node, likewise"))
     .option(
       "--metrics-services <which>",
       "whose connections /metrics counts: so many, the busiest, or namespace/name,… (default: 100)",
@@ -145,10 +149,17 @@ async function startRun(options: RunFlags): Promise<void> {
   }
 }
 
+/** A verb below dump: it ends and tells of errors as the others do, and has dump's own flags. */
+function dumpedPart(name: string): Command {
+  return new Command(name)
+    .exitOverride()
+    .showHelpAfterError(HELP_HINT)
+    .configureHelp({ showGlobalOptions: true });
+}
+
 function dumpDevicesCommand(): Command {
-  return new Command("devices")
+  return dumpedPart("devices")
     .description("print the devices that the packet path serves, how and why so")
-    .configureHelp({ showGlobalOptions: true })
     .action(async (_, command: Command) => {
       const { dumpDevices } = await import("./command/dumpdevices.ts");
       await dumpDevices(command.optsWithGlobals());
@@ -156,9 +167,8 @@ function dumpDevicesCommand(): Command {
 }
 
 function dumpFlowsCommand(): Command {
-  return new Command("flows")
+  return dumpedPart("flows")
     .description("print the connections that pass through this node, as the packet path has them")
-    .configureHelp({ showGlobalOptions: true })
     .action(async (_, command: Command) => {
       const { dumpFlows } = await import("./command/dumpflows.ts");
       await dumpFlows(command.optsWithGlobals());
@@ -202,13 +212,18 @@ function cleanupCommand(): Command {
     .action(async (options) => (await import("./command/cleanup.ts")).cleanup(options));
 }
 
-/** "shop/web" names the namespace too, unless --namespace does. */
+/** "shop/web" names the namespace too. */
 function splitName(
   name: string | undefined,
   namespace: string | undefined,
 ): { namespace: string | undefined; name: string | undefined } {
-  const [left, right] = name?.split("/") ?? [];
-  return right === undefined ? { namespace, name } : { namespace: namespace ?? left, name: right };
+  const [left, right, ...rest] = name?.split("/") ?? [];
+  if (right === undefined) return { namespace, name };
+  const isOne = left !== "" && right !== "" && rest.length === 0;
+  if (isOne && (namespace === undefined || namespace === left))
+    return { namespace: left, name: right };
+  const fault = isOne ? `and --namespace "${namespace}" exclude each other` : "is no name";
+  throw new UserError(`"${name}" ${fault}: write NAME or NAMESPACE/NAME`, ExitCode.usage);
 }
 
 function version(): string {
@@ -221,7 +236,7 @@ async function main(): Promise<void> {
   const program = new Command("bpfsvc")
     .description(ABOUT)
     .version(version())
-    .showHelpAfterError("Run bpfsvc --help for all verbs and flags.")
+    .showHelpAfterError(HELP_HINT)
     .exitOverride();
   // To make the others' many flags is a twentieth of what `dump` takes.
   const commands =

@@ -23,16 +23,16 @@ export function addDevice(text: string, before?: DeviceChoice): DeviceChoice {
   const [name = "", mode = "auto", ...rest] = text.split("=");
   if (name === NONE && mode === "auto") {
     if (before !== undefined && before !== NONE)
-      throw new DeviceOptionError("none and names of devices exclude each other.");
+      throw new DeviceOptionError("Names of devices and none exclude each other.");
     return NONE;
   }
-  if (before === NONE) throw new DeviceOptionError("none and names of devices exclude each other.");
+  if (before === NONE) throw new DeviceOptionError("Names of devices and none exclude each other.");
   if (name === "" || name.length > NAME_LENGTH || /[\s/:]/.test(name) || rest.length > 0)
     throw new DeviceOptionError(
-      `it must be the name of a device, which has ${NAME_LENGTH} characters at most.`,
+      `It must be the name of a device, which has ${NAME_LENGTH} characters at most.`,
     );
   const known = DEVICE_MODES.find((each) => each === mode);
   if (known === undefined)
-    throw new DeviceOptionError(`after "=" it must be one of ${DEVICE_MODES.join(", ")}.`);
+    throw new DeviceOptionError(`After "=" it must be one of ${DEVICE_MODES.join(", ")}.`);
   return new Map(before).set(name, known);
 }

@@ -21,6 +21,9 @@ const GRACE_FALLBACK_MS = 2000;
 export type MapName = keyof typeof layouts;
 export type OpenMaps = Readonly<Record<MapName, BpfMap>>;
 
+/** What the kernel says of a map that it has no memory for. */
+const TOO_LARGE: ReadonlySet<unknown> = new Set(["ENOMEM", "E2BIG"]);
+
 /** How many entries maps are created with. Maps that exist keep their size. */
 export type Capacities = Partial<Record<MapName, number>>;
 
@@ -139,11 +142,15 @@ export function loadObject(
   return { object, file, rodata };
 }
 
-/** Loads, and says which kernels can, if this one may be too old. */
+/** Loads, and says what is wrong if the maps are too large, or this kernel may be too old. */
 function loadPrograms(object: BpfObject): void {
   try {
     object.load();
   } catch (cause) {
+    if (TOO_LARGE.has((cause as { code?: unknown }).code)) {
+      const fix = "it has no memory for maps of these sizes: give smaller ones with --max-…";
+      throw new Error(`${(cause as Error).message}\n${fix}`, { cause });
+    }
     const [major = 0, minor = 0] = release().split(".").map(Number);
     if (major > OLDEST_KERNEL[0] || (major === OLDEST_KERNEL[0] && minor >= OLDEST_KERNEL[1]))
       throw cause;
