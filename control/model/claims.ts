@@ -49,12 +49,23 @@ function compareText(left: string, right: string): number {
 }
 
 /**
- * Exact addresses come before node ports (§3.5), then the older Service, then by namespace and
- * name, so that the order of arrival has no part in it.
+ * Cluster IPs are allotted by the API server, while anybody can write an external IP: no Service
+ * takes the traffic of another by naming its cluster IP. Node ports come last (§3.5).
+ */
+const RANKS: Record<FrontendKind, number> = {
+  clusterIP: 0,
+  externalIP: 1,
+  loadBalancer: 1,
+  nodePort: 2,
+};
+
+/**
+ * By kind, then the older Service, then by namespace and name, so that the order of arrival has no
+ * part in it.
  */
 function compareClaims(left: Claim, right: Claim): number {
   return (
-    Number(left.frontend.kind === "nodePort") - Number(right.frontend.kind === "nodePort") ||
+    RANKS[left.frontend.kind] - RANKS[right.frontend.kind] ||
     left.createdMs - right.createdMs ||
     compareText(left.row.namespace, right.row.namespace) ||
     compareText(left.row.name, right.row.name) ||
@@ -63,8 +74,10 @@ function compareClaims(left: Claim, right: Claim): number {
 }
 
 function whyOwner(owner: Claim, loser: Claim): string {
-  const nodePort = loser.frontend.kind === "nodePort" && owner.frontend.kind !== "nodePort";
-  if (nodePort) return "exact addresses come before node ports";
+  if (RANKS[owner.frontend.kind] < RANKS[loser.frontend.kind])
+    return loser.frontend.kind === "nodePort"
+      ? "exact addresses come before node ports"
+      : "cluster IPs come before other addresses";
   return owner.createdMs < loser.createdMs ? "it is older" : "its name comes first";
 }
 

@@ -170,6 +170,23 @@ test("of two Services of one age the first by name owns a frontend", (t) => {
   t.true(batch.problems[0]!.message.includes("its name comes first"));
 });
 
+test("a cluster IP wins over the external IP of another Service, whatever their age", (t) => {
+  const thief = service(
+    "thief",
+    { clusterIP: "10.96.0.9", externalIPs: ["10.96.0.1"] },
+    { created: "2026-01-01T00:00:00Z" },
+  );
+  const robbed = service("robbed", {}, { created: "2026-02-01T00:00:00Z" });
+  const batch = makeCluster(thief, robbed).takeDirty();
+  t.deepEqual(frontends(batch), { thief: ["10.96.0.9:80"], robbed: ["10.96.0.1:80"] });
+  t.is(
+    batch.problems[0]!.message,
+    'Service "shop/thief": port "http" does not get 10.96.0.1:80/TCP (externalIP): Service ' +
+      '"shop/robbed" has it, for cluster IPs come before other addresses; give one of them ' +
+      "another address or port",
+  );
+});
+
 test("an exact address wins over a node port, whatever their age", (t) => {
   const created = "2026-01-01T00:00:00Z";
   const ports = [{ port: 8080, nodePort: 30080 }];

@@ -77,7 +77,7 @@ export interface ServiceRow {
   /** What the load-balancer VIPs accept; undefined: they are open to all (semantics §8). */
   sources: SourceRow | undefined;
   /** Distinct by address and port; order carries no meaning. A frontend another Service owns
-   * (the older one, then by name) is not listed. */
+   * (claims.ts) is not listed. */
   frontends: readonly FrontendRow[];
   /** Sorted by address, then port, so that equal sets are equal rows. A UDP row also has those
    * that serve but are in no table: sockets that got them before keep them (§14.2). */
