@@ -166,14 +166,23 @@ static __always_inline bool range_contains(const struct address *address)
 	return within & 1;
 }
 
+/* Kind of a frontend's u64. */
+static __always_inline enum frontend_kind frontend_kind(__u64 frontend)
+{
+	return frontend >> 32;
+}
+
 /* The u64 of what captures a key, 0 if nothing does. */
 static __always_inline __u64 frontend_find(const struct frontend_key *key)
 {
 	__u32 filter = filter_lookup(&key->address);
 	__u64 word = filter & FILTER_FRONTEND ? frontend_lookup(key) : 0;
 
-	if (!word && filter & FILTER_WILDCARD)
+	if (!word && filter & FILTER_WILDCARD) {
 		word = wildcard_lookup(key);
+		if (frontend_kind(word) == FRONTEND_VIP) /* which says nothing of its ports */
+			word = 0;
+	}
 	if (!word && range_contains(&key->address))
 		word = (__u64)FRONTEND_UNOWNED << 32;
 	return word;
@@ -194,17 +203,10 @@ __noinline __u64 frontend_find_again(const struct frontend_key *key)
 	return frontend_find(&copy);
 }
 
-/* Kind of a frontend's u64. */
-static __always_inline enum frontend_kind frontend_kind(__u64 frontend)
-{
-	return frontend >> 32;
-}
-
 /* True if a frontend's u64 captures nothing: its address is left alone. */
 static __always_inline bool frontend_is_left(__u64 frontend)
 {
-	return !frontend || frontend_kind(frontend) == FRONTEND_LEAVE ||
-	       frontend_kind(frontend) == FRONTEND_VIP;
+	return !frontend || frontend_kind(frontend) == FRONTEND_LEAVE;
 }
 
 /* The service and the table that a frontend's u64 leads this request to. */

@@ -261,6 +261,27 @@ labTest("an address of a Service range that nobody has drops, others are left al
   t.is(await ask("client", { address: "10.96.0.21" }), UNTRANSLATED);
 });
 
+labTest("other ports of an external address drop within a Service range alone", async (t) => {
+  const addresses = ["10.96.0.40", "fd00:10:96::40"];
+  const ranges = ["10.96.0.0/16", "fd00:10:96::/112"];
+  const rows = addresses.map((address) =>
+    makeRow("web", { frontends: [at("externalIP", address)] }),
+  );
+  for (const isWithin of [true, false]) {
+    program(rows, {
+      addresses: addresses.map((address) => ({ address, action: "answer" })),
+      ranges: isWithin ? ranges : [],
+    });
+    for (const address of addresses) {
+      t.is(await ask("client", { address }), "ok", address);
+      const other = await ask("client", { address, port: 81 });
+      t.is(other, isWithin ? DROPPED : UNTRANSLATED, address);
+    }
+  }
+  stage.dataplane.removeAddresses(addresses);
+  stage.dataplane.flush();
+});
+
 /** These pods are known, others are strangers. */
 function knowPods(pods: readonly string[], inside: readonly Family[] = [4, 6]): void {
   const rows = pods.map((pod) => {
