@@ -1005,6 +1005,7 @@ export const frontendKind = {
   FRONTEND_LEAVE: 6,
   FRONTEND_UNOWNED: 7,
   FRONTEND_VIP: 8,
+  FRONTEND_HOST: 9,
 } as const;
 
 /** enum guard */
@@ -1260,4 +1261,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x4a0446145e1bae07n;
+export const layoutHash = 0xdd3e3a21b80e939bn;

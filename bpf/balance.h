@@ -180,7 +180,7 @@ static __always_inline __u64 frontend_find(const struct frontend_key *key)
 
 	if (!word && filter & FILTER_WILDCARD) {
 		word = wildcard_lookup(key);
-		if (frontend_kind(word) == FRONTEND_VIP) /* which says nothing of its ports */
+		if (frontend_kind(word) >= FRONTEND_VIP) /* which says nothing of its ports */
 			word = 0;
 	}
 	if (!word && range_contains(&key->address))

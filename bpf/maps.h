@@ -69,7 +69,8 @@ enum frontend_kind {
 	FRONTEND_REFUSE = 5,  /* an undefined port of a cluster IP (§7.5) */
 	FRONTEND_LEAVE = 6,   /* an address of a Service that another proxy serves */
 	FRONTEND_UNOWNED = 7, /* in no map: what an address of svc_ranges is that is nobody's */
-	FRONTEND_VIP = 8, /* an external address of ours: ports are left alone (§7.7), pings not */
+	FRONTEND_VIP = 8,  /* a load balancer's address: ports are left alone (§7.7), pings not */
+	FRONTEND_HOST = 9, /* an external IP, maybe of a host: only pings that turn back are not */
 } __attribute__((packed));
 
 /* Which endpoints a packet may get (semantics §6): a service has one table for each. */

@@ -242,6 +242,19 @@ __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 		       TC_ACT_OK;
 }
 
+/* Whether a ping to an address of which a wildcard of this kind speaks is answered here. */
+static __always_inline bool echo_is_ours(struct __sk_buff *ctx, const struct passage *passage,
+					 enum frontend_kind kind)
+{
+	struct way way = {};
+
+	if (kind != FRONTEND_HOST)
+		return kind == FRONTEND_REFUSE || kind == FRONTEND_VIP;
+	/* Elsewhere may be a host that has the address; back where it came from it would loop. */
+	return !fib_find(ctx, passage->ifindex, &passage->packet.tuple, &way) ||
+	       way.ifindex == passage->ifindex;
+}
+
 /*
  * A ping to an address of ours that no device has is answered here. Where it is one of the node's
  * own, the kernel does. Not static, so that the verifier follows it once.
@@ -251,7 +264,6 @@ __noinline int echo_answer(struct __sk_buff *ctx, struct passage *passage)
 	const struct packet *packet;
 	struct frontend_key key = {};
 	__u32 reply;
-	__u64 wildcard;
 
 	if (!passage)
 		return TC_ACT_SHOT;
@@ -259,10 +271,8 @@ __noinline int echo_answer(struct __sk_buff *ctx, struct passage *passage)
 	key.address = packet->tuple.destination;
 	if (!(filter_lookup(&key.address) & FILTER_WILDCARD) || address_is_own(&key.address))
 		return TC_ACT_UNSPEC;
-	wildcard = wildcard_lookup(&key);
-	if (frontend_kind(wildcard) != FRONTEND_REFUSE && frontend_kind(wildcard) != FRONTEND_VIP)
-		return TC_ACT_UNSPEC;
-	if (!network_is_plain(packet))
+	if (!network_is_plain(packet) ||
+	    !echo_is_ours(ctx, passage, frontend_kind(wildcard_lookup(&key))))
 		return TC_ACT_UNSPEC;
 	if (!answer_allowed())
 		return TC_ACT_SHOT;

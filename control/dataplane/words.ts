@@ -39,6 +39,7 @@ export const ADDRESS_ACTIONS: Readonly<Record<AddressRow["action"], number>> = {
   refuse: frontendKind.FRONTEND_REFUSE,
   leave: frontendKind.FRONTEND_LEAVE,
   answer: frontendKind.FRONTEND_VIP,
+  host: frontendKind.FRONTEND_HOST,
 };
 
 /** Who may ask the load balancer frontends of a row (semantics §8). */

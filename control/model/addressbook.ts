@@ -29,7 +29,8 @@ export interface AddressChanges {
 /**
  * What a Service says about its addresses. One of another proxy is left alone wherever a
  * ServiceCIDR would eat its traffic (§7.6), and so is a load balancer of ours that is to be
- * reached as it is (ipMode Proxy, §3.3). Other external addresses of ours answer pings.
+ * reached as it is (ipMode Proxy, §3.3). Load balancers of ours answer pings, and external IPs those
+ * that no host would.
  */
 export function addressClaims(service: ServiceObject): readonly Claim[] {
   const isOurs = isHandled(service);
@@ -44,9 +45,9 @@ export function addressClaims(service: ServiceObject): readonly Claim[] {
     if (claims.some(({ row }) => row.address === address)) return;
     claims.push({ service: claimant, row: { address, action }, isClusterIP: false });
   };
-  const external = isOurs ? "answer" : "leave";
-  for (const address of externalIPs) add(address, external);
-  for (const { address, ipMode } of ingress) add(address, ipMode === "Proxy" ? "leave" : external);
+  for (const { address, ipMode } of ingress)
+    add(address, isOurs && ipMode === "VIP" ? "answer" : "leave");
+  for (const address of externalIPs) add(address, isOurs ? "host" : "leave");
   return claims;
 }
 

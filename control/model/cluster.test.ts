@@ -284,8 +284,8 @@ test("other ports of a cluster IP of ours are refused, those of another proxy le
     changed: [
       { address: "10.96.0.1", action: "refuse" },
       { address: "10.96.0.7", action: "leave" },
-      { address: "192.0.2.7", action: "leave" },
       { address: "198.51.100.7", action: "leave" },
+      { address: "192.0.2.7", action: "leave" },
     ],
     removed: [],
   });
@@ -293,7 +293,7 @@ test("other ports of a cluster IP of ours are refused, those of another proxy le
   cluster.apply(service("theirs", { clusterIP: "10.96.0.7" }));
   t.deepEqual(cluster.takeDirty().addresses, {
     changed: [{ address: "10.96.0.7", action: "refuse" }],
-    removed: ["10.96.0.1", "192.0.2.7", "198.51.100.7"],
+    removed: ["10.96.0.1", "198.51.100.7", "192.0.2.7"],
   });
 });
 
@@ -321,13 +321,14 @@ test("an address that two Services have says what the older one does", (t) => {
   ]);
 });
 
-test("a load balancer in mode Proxy is left alone, even within a ServiceCIDR", (t) => {
+test("a load balancer in mode Proxy is left alone, and an external IP may be a host's", (t) => {
   const ingress = [{ ip: "10.96.0.9", ipMode: "Proxy" }, { ip: "198.51.100.9" }];
+  const externalIPs = ["192.168.50.3", "198.51.100.9"];
   const cluster = makeCluster(
     read({
       kind: "Service",
       metadata: { name: "web" },
-      spec: { clusterIP: "10.96.0.1", type: "LoadBalancer", ports: [{ port: 80 }] },
+      spec: { clusterIP: "10.96.0.1", type: "LoadBalancer", ports: [{ port: 80 }], externalIPs },
       status: { loadBalancer: { ingress } },
     }),
   );
@@ -335,6 +336,7 @@ test("a load balancer in mode Proxy is left alone, even within a ServiceCIDR", (
     { address: "10.96.0.1", action: "refuse" },
     { address: "10.96.0.9", action: "leave" },
     { address: "198.51.100.9", action: "answer" },
+    { address: "192.168.50.3", action: "host" },
   ]);
 });
 

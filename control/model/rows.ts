@@ -53,10 +53,12 @@ export interface SourceRow {
 export interface AddressRow {
   address: string;
   /**
-   * "refuse": a cluster IP of ours. "leave": an address of a Service of another proxy. "answer": an
-   * external address of ours, whose other ports are left alone (§7.7), but which answers pings.
+   * "refuse": a cluster IP of ours. "leave": an address of a Service of another proxy. "answer": a
+   * load balancer's address, whose other ports are left alone (§7.7), but which answers pings.
+   * "host": an external IP. A host may have it, so that only pings that this node would send back
+   * to where they came from are answered.
    */
-  action: "refuse" | "leave" | "answer";
+  action: "refuse" | "leave" | "answer" | "host";
 }
 
 /** One service port of one family: the unit in which everything is programmed. */

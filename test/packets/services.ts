@@ -134,6 +134,7 @@ export function makeServices({ moved = false } = {}): {
   const addresses = FAMILIES.flatMap((family): AddressRow[] => [
     { address: PLACES[family].clusterIP, action: "refuse" },
     { address: PLACES[family].vip, action: "answer" },
+    { address: PLACES[family].externalIP, action: "host" },
   ]);
   return { services, addresses, serviceRanges: ["10.96.0.0/16", "fd00:10:96::/112"] };
 }

@@ -303,6 +303,23 @@ const pings: Case[] = [
       { hook: "ingress", packet: `${ip(at.client, at.vip)}/${tcp(KEPT, 999)}`, verdict: "next" },
     ],
   },
+  {
+    title: "a ping to an external IP is answered where it would turn back, not where a host may be",
+    steps: ({ at, ip, answer, icmp }) => [
+      {
+        hook: "ingress",
+        packet: `${ip(at.client, at.externalIP)}/${icmp.echo}/${PAYLOAD}`,
+        verdict: "sent",
+        becomes: `${answer(at.externalIP, at.client)}/${icmp.reply}/${PAYLOAD}`,
+      },
+      {
+        hook: "ingress",
+        device: "pod-a1",
+        packet: `${ip(at.local, at.externalIP)}/${icmp.echo}/${PAYLOAD}`,
+        verdict: "next",
+      },
+    ],
+  },
 ];
 
 export const ICMP: readonly Case[] = [...errors, ...quoted, ...pings];
