@@ -204,7 +204,7 @@ function elements(data: Reader, bytes: number): number[] {
 }
 
 /** The type with this index. Throws BtfError if there is none. */
-export function typeAt(btf: Btf, type: number): BtfType {
+function typeAt(btf: Btf, type: number): BtfType {
   const found = btf.types[type];
   if (found === undefined) throw new BtfError(`BTF type ${type} does not exist`);
   return found;

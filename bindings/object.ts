@@ -252,7 +252,7 @@ export class BpfObject {
 }
 
 /** A map of an object file; sizes in bytes. */
-export class ObjectMap {
+class ObjectMap {
   readonly name: string;
   readonly #handle: MapHandle;
   readonly #check: () => void;

@@ -303,7 +303,7 @@ function familyOf(number: number): 4 | 6 | undefined {
 }
 
 /** RTM_NEWADDR and RTM_DELADDR. */
-export function decodeAddress(message: NetlinkMessage): InterfaceAddress | undefined {
+function decodeAddress(message: NetlinkMessage): InterfaceAddress | undefined {
   const { view, at } = message;
   const family = familyOf(view.getUint8(at));
   if (family === undefined) return undefined;
@@ -329,7 +329,7 @@ export function decodeAddress(message: NetlinkMessage): InterfaceAddress | undef
 }
 
 /** RTM_NEWROUTE and RTM_DELROUTE of IPv4 and IPv6. */
-export function decodeRoute(message: NetlinkMessage): Route | undefined {
+function decodeRoute(message: NetlinkMessage): Route | undefined {
   const { view, at } = message;
   const family = familyOf(view.getUint8(at));
   if (family === undefined) return undefined;

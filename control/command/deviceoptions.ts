@@ -5,7 +5,7 @@ import type { DeviceMode, NamedUplinks } from "../dataplane/devices/roles.ts";
 /** "none": no device has programs. */
 export type DeviceChoice = NamedUplinks | "none";
 
-export const DEVICE_MODES = ["auto", "xdp", "tc", "generic"] as const satisfies DeviceMode[];
+const DEVICE_MODES = ["auto", "xdp", "tc", "generic"] as const satisfies DeviceMode[];
 /** Whose source is rewritten; "always" is what kube-proxy does. */
 export const MASQUERADE = ["auto", "always"] as const;
 /** How packets get to endpoints on other nodes; programs know these by their index. */

@@ -61,7 +61,7 @@ function openReader(pins: Pins): DumpReader {
 }
 
 /** A dump as text in one of the formats. The JSON form is documented in docs/operating.md. */
-export async function formatDump(dump: Dump, format: Format): Promise<string> {
+async function formatDump(dump: Dump, format: Format): Promise<string> {
   if (format === "json" || format === "yaml") return formatData(dump, format);
   return formatServices(dump.services, { wide: format === "wide" });
 }

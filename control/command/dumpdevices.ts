@@ -25,7 +25,7 @@ export async function dumpDevices(options: DumpDevicesOptions): Promise<void> {
 }
 
 /** A dump as text in one of the formats. The JSON form is documented in docs/operating.md. */
-export async function formatDevices(dump: DeviceDump, format: Format): Promise<string> {
+async function formatDevices(dump: DeviceDump, format: Format): Promise<string> {
   if (format === "json" || format === "yaml") return formatData(dump, format);
   if (dump.devices.length === 0) return "No devices.\n";
   const header = ["DEVICE", "ROLE", "MODE", "REASON", "SOURCES", "MAC", "MTU"];

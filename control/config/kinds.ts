@@ -58,7 +58,7 @@ function kind<T>(options: Pick<Kind<T>, "read"> & Partial<Kind<T>>): Kind<T> {
 }
 
 /** Milliseconds of a duration as Go writes them ("1h2m3.5s"); undefined if it is none. */
-export function parseDuration(text: string): number | undefined {
+function parseDuration(text: string): number | undefined {
   if (!DURATION.test(text)) return undefined;
   let nanoseconds = 0;
   for (const [, count, unit] of text.matchAll(/([\d.]+)([a-zµμ]+)/g))
@@ -67,7 +67,7 @@ export function parseDuration(text: string): number | undefined {
 }
 
 /** The entries of a list with commas, without blanks around them; empty ones do not count. */
-export function splitList(text: string): string[] {
+function splitList(text: string): string[] {
   const entries = text.split(",").map((entry) => entry.trim());
   return entries.filter((entry) => entry !== "");
 }

@@ -58,7 +58,7 @@ const SERVING_NEXT = "serving_next";
 const KERNEL_NAME_LENGTH = 15;
 
 /** Another agent works on this pin folder. */
-export class LockedError extends Error {
+class LockedError extends Error {
   constructor(folder: string, holderPid: number) {
     const holder = !holderPid ? "another process" : `process ${holderPid}`;
     super(`Pin folder "${folder}" is in use by ${holder}: stop it, or choose another --pins`);

@@ -5,7 +5,7 @@ import type { BpfMap } from "../../bindings/map.ts";
 import { REASON_WORDS } from "./words.ts";
 
 /** A counter, summed over all CPUs. `index` is an enum reason. */
-export function readReason(reasons: BpfMap, index: number): bigint {
+function readReason(reasons: BpfMap, index: number): bigint {
   const value = reasons.get(new Uint8Array(Uint32Array.of(index).buffer))!;
   const perCpu = new BigUint64Array(value.buffer, value.byteOffset, value.length / 8);
   return perCpu.reduce((sum, count) => sum + count, 0n);

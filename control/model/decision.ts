@@ -64,7 +64,7 @@ interface Hit {
 type Sender = "pod" | "node" | "outside";
 
 /** The frontend that captures a packet. Exact addresses come before node ports (§3.5). */
-export function findFrontend(
+function findFrontend(
   rows: readonly ServiceRow[],
   { protocol, destination, port }: Pick<Packet, "protocol" | "destination" | "port">,
 ): Hit | undefined {
@@ -88,7 +88,7 @@ function senderOf(packet: Packet, { detector, localAddresses }: Serving): Sender
 }
 
 /** The table that a packet gets its endpoint from (§6.1–6.3). */
-export function tableFor(row: ServiceRow, to: { kind: FrontendKind; isInside: boolean }): TableRow {
+function tableFor(row: ServiceRow, to: { kind: FrontendKind; isInside: boolean }): TableRow {
   if (to.kind === "clusterIP") return row.internal;
   return to.isInside ? row.inside : row.outside;
 }

@@ -74,7 +74,7 @@ const NO_TABLE: TableRow = { kind: "uniform", members: [], whenEmpty: "refuse" }
  * What a service port captures (§3.1), decided by fields and not by type (§3.2); distinct by
  * address and port, a cluster IP before an external IP before a VIP before a node port (§3.5).
  */
-export function findFrontends(
+function findFrontends(
   servicePort: ServicePort,
   { nodePortAddresses }: { nodePortAddresses: NodePortAddresses },
 ): FrontendRow[] {

@@ -63,7 +63,7 @@ export function hasExternalFrontend(servicePort: ServicePort): boolean {
 }
 
 /** True if traffic to the cluster IP must stay on the node. */
-export function isInternalLocal(service: ServiceObject): boolean {
+function isInternalLocal(service: ServiceObject): boolean {
   return service.internalTrafficPolicy === "Local";
 }
 

@@ -115,7 +115,7 @@ export function ruleOf(
 }
 
 /** Which lists a service port uses (§5.1). */
-export function listsInUse({
+function listsInUse({
   internalLocal,
   externalLocal,
   hasExternalFrontend,

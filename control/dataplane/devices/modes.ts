@@ -56,7 +56,7 @@ export function wantDevices(state: NetworkState, options: WantOptions): WantedDe
  * Native XDP on uplinks, generic XDP only where asked for: it loses GSO traffic. Not unasked on a
  * veth: what XDP sends to an end whose peer has no NAPI vanishes.
  */
-export function chooseXdp(
+function chooseXdp(
   link: Link,
   { role, uplinks, isOwnXdp }: Pick<WantOptions, "uplinks" | "isOwnXdp"> & { role: Role },
 ): { xdp: XdpWish; note: Note } {

@@ -141,7 +141,7 @@ export class Decoder {
 const NO_PROBLEMS: readonly Problem[] = [];
 
 /** The kind and the bytes of what comes wrapped in runtime.Unknown, as all objects and lists do. */
-export function unwrap(bytes: Buffer): { kind: string; raw: Buffer } {
+function unwrap(bytes: Buffer): { kind: string; raw: Buffer } {
   expectMagic(bytes);
   const reader = openReader(bytes);
   reader.pos = MAGIC_LENGTH;

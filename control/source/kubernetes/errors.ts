@@ -126,7 +126,7 @@ export function connectionError(subject: Subject, cause: Error): Error {
 }
 
 /** What came cannot be understood, or is older than what is known. */
-export class ContentError extends Error {}
+class ContentError extends Error {}
 
 /** The error for content that cannot be used. */
 export function contentError(subject: Subject, reason: string): Error {
