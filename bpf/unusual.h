@@ -22,7 +22,6 @@
 #define NEXT_DESTINATION 60
 
 #define ICMP_ECHO_REPLY	   0
-#define ICMP_QUENCH	   4
 #define ICMP_ECHO_REQUEST  8
 #define ICMP_PARAMETER	   12
 #define ICMP6_PARAMETER	   4

@@ -115,11 +115,6 @@ export class Store {
     return this.#record({ resourceVersion, type: "DELETED", current, previous });
   }
 
-  /** Counts on, as a change of some other resource does. */
-  advance(): number {
-    return ++this.#resourceVersion;
-  }
-
   /** Forgets the history up to a version, the present one if not given. */
   compact(resourceVersion = this.#resourceVersion): void {
     this.#compacted = Math.max(this.#compacted, resourceVersion);

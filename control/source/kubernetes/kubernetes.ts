@@ -56,9 +56,9 @@ export class KubernetesSource implements Source {
   #delivery: Delivery | undefined;
   #sink: Sink | undefined;
   #onStarted: () => void = () => {};
-  /** The slices of the API server's own Service, by name, and whether they changed. */
   /** Of the API server: each resource has its own besides, for what is wrong with that alone. */
   readonly #serverOutage: SharedOutage;
+  /** The slices of the API server's own Service, by name, and whether they changed. */
   readonly #apiServer = new Map<string, SliceObject>();
   #hasMoved = false;
 
