@@ -115,7 +115,7 @@ const SAMPLES: Record<FieldName, { good: unknown; text?: string; bad: unknown }>
   "logging.options.json.splitStream": { good: true, bad: "yes" },
   "logging.options.text.infoBufferSize": { good: "64Ki", bad: 64 },
   "logging.options.text.splitStream": { good: true, bad: "yes" },
-  hostnameOverride: { good: "node-x", bad: " " },
+  hostnameOverride: { good: "node-x", bad: "node x" },
   bindAddress: { good: "192.168.50.2", bad: "192.168.50.2:80" },
   healthzBindAddress: { good: "127.0.0.1:1", bad: "127.0.0.1:65536" },
   metricsBindAddress: { good: "[::]:2", bad: "localhost:10249" },

@@ -258,11 +258,15 @@ export const DEVICE = kind({
   },
 });
 
+/** What a Node can be called: an RFC 1123 subdomain. */
+const SUBDOMAIN = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
+
 export const NODE_NAME = kind({
   placeholder: "name",
   read: (value) => {
     const name = readText(value).trim().toLowerCase();
-    return name === "" && value !== "" ? isNot(value, "write the name of this Node") : name;
+    if (value === "" || SUBDOMAIN.test(name)) return name;
+    return isNot(value, 'write the name of this Node, of letters, digits, "-" and "."');
   },
 });
 
