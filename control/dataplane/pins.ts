@@ -123,8 +123,7 @@ export class Pins {
       const layout = MAPS_FOLDER.exec(readlinkSync(path.join(this.folder, SERVING)))?.[1];
       return this.layouts.find((each) => each === layout);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-      throw error;
+      return absent(error, this.folder);
     }
   }
 
@@ -313,9 +312,16 @@ function entries(folder: string): string[] | undefined {
   try {
     return readdirSync(folder);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
+    return absent(error, folder);
   }
+}
+
+/** Undefined for what is not there. Throws what else is wrong with a folder, naming the fix. */
+function absent(error: unknown, folder: string): undefined {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === "ENOENT") return undefined;
+  if (code !== "EACCES") throw error;
+  throw new Error(`Cannot read "${folder}": ${message}; run bpfsvc as root`, { cause: error });
 }
 
 function removeIfEmpty(folder: string): void {
