@@ -54,7 +54,7 @@ for (const words of ["dump", "dump shop/web", "dump flows", "dump devices", "cle
     t.regex(stderr, /^bpfsvc: Nothing (of bpfsvc )?is pinned in ".*none"/);
   });
 
-test("the usual sizes in --help are those of the maps, and no id needs more bits than it has", (t) => {
+test("the usual sizes in --help are those of the maps, and every id has its bits", (t) => {
   const { stdout } = bpfsvc(["run", "--help"]);
   const made: Record<string, number> = {
     "max-frontends": maps.svc_overflow.maxEntries,

@@ -1,4 +1,5 @@
-// How much can be told to fit into the maps. Knows no map: dataplane/ makes them.
+// How much the flags of `run` can tell the maps to hold. Knows no map: dataplane/ makes them, and
+// test/command holds these numbers against theirs.
 
 /** What one flag of `run` may say. */
 interface MapSize {

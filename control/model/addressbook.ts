@@ -29,8 +29,8 @@ export interface AddressChanges {
 /**
  * What a Service says about its addresses. One of another proxy is left alone wherever a
  * ServiceCIDR would eat its traffic (§7.6), and so is a load balancer of ours that is to be
- * reached as it is (ipMode Proxy, §3.3). Load balancers of ours answer pings, and external IPs those
- * that no host would.
+ * reached as it is (ipMode Proxy, §3.3). Load balancers of ours answer pings; of an external IP
+ * those that no host would.
  */
 export function addressClaims(service: ServiceObject): readonly Claim[] {
   const isOurs = isHandled(service);

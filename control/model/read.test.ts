@@ -180,6 +180,34 @@ test("a ServiceCIDR keeps its ranges, and has no namespace", (t) => {
   });
 });
 
+test("a range of every address is no Service range: all that nobody owns in it is dropped", (t) => {
+  const cidrs = ["0.0.0.0/0", "10.96.0.0/16", "::/0"];
+  const { object, problems } = readObject(set(rangesValue, "spec.cidrs", cidrs));
+  t.like(object, { ranges: [{ family: 4, address: "10.96.0.0", prefixLength: 16 }] });
+  t.deepEqual(
+    problems.map(({ message }) => message),
+    ["0.0.0.0/0", "::/0"].map((range) => {
+      const what = `spec.cidrs holds ${range}, every address there is`;
+      return `ServiceCIDR "kubernetes": ${what}; it is skipped`;
+    }),
+  );
+});
+
+test("ports of a slice that serve no service port are left out", (t) => {
+  const good = { name: "http", protocol: "TCP", port: 8080 };
+  const ports = [
+    { ...good, protocol: "QUIC" },
+    { ...good, name: "a/b" },
+    { ...good, name: null },
+    { ...good, port: null },
+    { ...good, port: 0 },
+    { ...good, port: 65536 },
+    good,
+  ];
+  t.like(readObject(set(sliceValue, "ports", ports)).object, { ports: [good] });
+  t.like(readObject(set(sliceValue, "ports", null)).object, { ports: [] });
+});
+
 test("the namespace is default where none is given, and a Node has none", (t) => {
   const value = { kind: "Service", metadata: { name: "web" }, spec: { clusterIP: "None" } };
   t.like(readObject(value).object, { namespace: "default", clusterIP: "None" });
