@@ -273,6 +273,7 @@ test("a load balancer without a port is told of once, until it has one", async (
   agent.apply(web({ port: 0 }));
   t.is(told(), 2);
   t.is(await statusOf(agent, HEALTHZ, "/healthz"), 200);
+  t.deepEqual(agent.places, [HEALTHZ, METRICS].sort(), "and asked nowhere");
 });
 
 test("servers that cannot listen leave all else as it is, and hard failure is fatal", async (t) => {
