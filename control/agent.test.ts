@@ -1,5 +1,6 @@
 // The loop on maps in memory, with time that passes when told to: when changes reach the maps.
 // Life on a real kernel: test/scenarios.
+import { setImmediate as nextTurn } from "node:timers/promises";
 import test from "ava";
 import { Agent, type AgentOptions } from "./agent.ts";
 import { Dataplane } from "./dataplane/dataplane.ts";
@@ -112,6 +113,41 @@ test("what cannot be written is tried again ever later, but within syncPeriod", 
   const waits = [...new Set(attempts)].slice(1).map((at, index, all) => at - (all[index - 1] ?? 0));
   t.deepEqual(served(), [1]);
   t.deepEqual([...new Set(waits.slice(1))], [1000, 2000]);
+});
+
+test("while readers of the maps are waited for, nothing is done over and over", async (t) => {
+  let updates = 0;
+  const graces: (() => void)[] = [];
+  const onFlush = () => {
+    updates++;
+  };
+  const { agent, clock, storage, add, served } = makeStage({ minSyncPeriodMs: 0, onFlush });
+  storage.grace = () => new Promise((resolve) => graces.push(resolve));
+  /** Lets everything happen that needs no time. */
+  const settle = async () => {
+    for (let turn = 0; turn < 5; turn++) {
+      clock.pass(0);
+      await nextTurn();
+    }
+  };
+  agent.synced();
+  add(1);
+  add(2);
+  await settle();
+  const before = updates;
+  for (const host of [1, 2]) {
+    agent.remove({ kind: "Service", namespace: "shop", name: `web-${host}` });
+    agent.changed();
+    await settle();
+  }
+  t.deepEqual(served(), []);
+  t.is(updates - before, 2);
+  graces[0]!();
+  await settle();
+  t.is(graces.length, 2, "what was given up meanwhile has its own readers to wait for");
+  graces[1]!();
+  await settle();
+  t.is(graces.length, 2);
 });
 
 test("an agent that was stopped writes nothing more", (t) => {

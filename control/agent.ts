@@ -111,7 +111,7 @@ export class Agent implements Sink {
   async #release(): Promise<void> {
     const { dataplane, log } = this.#options;
     try {
-      if ((await dataplane.release()) || dataplane.hasQuarantine) this.changed();
+      if (await dataplane.release()) this.changed();
     } catch (error) {
       log.error(`Cannot wait for readers of the maps: ${(error as Error).message}`);
       this.#scheduleRetry();

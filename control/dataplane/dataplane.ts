@@ -212,8 +212,9 @@ export class Dataplane {
   }
 
   /**
-   * Waits for a grace period and then makes what was given up usable again. Returns true if rows
-   * that found no room may fit now.
+   * Waits for a grace period and then makes what was given up usable again. Returns true if there
+   * is more to do then: rows that found no room may fit, or something was given up meanwhile. Of
+   * calls while one waits only that one says so.
    */
   async release(): Promise<boolean> {
     if (this.#releasing || !this.hasQuarantine) return false;
@@ -229,7 +230,8 @@ export class Dataplane {
       this.#releasing = false;
     }
     this.#free(waiting);
-    return this.#dirty.size > 0 || this.#addresses.isPending || this.#ranges.differs;
+    if (this.#dirty.size > 0 || this.hasQuarantine) return true;
+    return this.#addresses.isPending || this.#ranges.differs;
   }
 
   /**
