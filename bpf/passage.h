@@ -388,7 +388,9 @@ __noinline int passage_plan(struct PROGRAM_CONTEXT *ctx, struct passage *passage
  */
 static __always_inline bool filter_is_own(__u32 filter, const struct address *address)
 {
-	return filter & FILTER_NODE && (!(filter & FILTER_WILDCARD) || source_find(address));
+	struct address copy = *address; /* so that the caller's may stay in registers */
+
+	return filter & FILTER_NODE && (!(filter & FILTER_WILDCARD) || source_find(&copy));
 }
 
 /* Whether any Service or connection may have to do with a packet's destination. */

@@ -45,8 +45,11 @@ static __always_inline void skb_rewrite_sctp(struct __sk_buff *ctx, const struct
 	bpf_skb_store_bytes(ctx, offset, &check, sizeof(check), BPF_F_RECOMPUTE_CSUM);
 }
 
-/* Ports and transport checksum; the checksum's pseudo header has other addresses. */
-static __always_inline void skb_rewrite_transport(struct __sk_buff *ctx,
+/*
+ * The transport checksum, whose pseudo header has other addresses. True: the ports are still to be
+ * written.
+ */
+static __always_inline bool skb_rewrite_transport(struct __sk_buff *ctx,
 						  const struct packet *packet, __u64 addresses,
 						  const struct tuple *wanted)
 {
@@ -58,26 +61,46 @@ static __always_inline void skb_rewrite_transport(struct __sk_buff *ctx,
 
 	if (packet->tuple.protocol == FLOW_SCTP) {
 		skb_rewrite_sctp(ctx, packet, wanted);
-		return;
+		return false;
 	}
 	if (is_udp && !bpf_skb_load_bytes(ctx, offset, &check, sizeof(check)) && !check) {
 		/* No checksum makes up for the ports in what a device has summed. */
 		bpf_skb_store_bytes(ctx, packet->transport, &ports, sizeof(ports),
 				    BPF_F_RECOMPUTE_CSUM);
-		return;
+		return false;
 	}
 	bpf_l4_csum_replace(ctx, offset, 0, sum_fold32(addresses), flags | BPF_F_PSEUDO_HDR);
 	if (ports == tuple_ports(&packet->tuple))
-		return;
+		return false;
 	ports_sum = sum_of_ports(&packet->tuple, wanted);
 	bpf_l4_csum_replace(ctx, offset, 0, sum_fold32(ports_sum), flags);
-	bpf_skb_store_bytes(ctx, packet->transport, &ports, sizeof(ports), 0);
+	return true;
 }
 
-/* Addresses; where the packet is routed here, one router more has been passed. */
+/* IPv4's addresses and, where no options are between, the ports after them: each call costs. */
+struct ipv4_piece {
+	__be32 source;
+	__be32 destination;
+	__u32 ports;
+};
+
+static __always_inline void skb_rewrite_ipv4(struct __sk_buff *ctx, const struct packet *packet,
+					     __u64 addresses, const struct tuple *wanted,
+					     bool has_ports)
+{
+	struct ipv4_piece piece = { wanted->source.word[3], wanted->destination.word[3],
+				    tuple_ports(wanted) };
+
+	bpf_l3_csum_replace(ctx, packet->network + IPV4_CHECK_OFFSET, 0, sum_fold32(addresses), 0);
+	bpf_skb_store_bytes(ctx, packet->network + offsetof(struct iphdr, saddr), &piece,
+			    has_ports ? sizeof(piece) : offsetof(struct ipv4_piece, ports), 0);
+}
+
+/* Addresses, with the ports if `has_ports`; where the packet is routed here, one router more has
+ * been passed. */
 static __always_inline void skb_rewrite_network(struct __sk_buff *ctx, const struct packet *packet,
 						__u64 addresses, const struct tuple *wanted,
-						bool routes)
+						bool routes, bool has_ports)
 {
 	__u8 ttl = packet->ttl - 1;
 
@@ -91,24 +114,20 @@ static __always_inline void skb_rewrite_network(struct __sk_buff *ctx, const str
 			bpf_skb_store_bytes(ctx,
 					    packet->network + offsetof(struct ipv6hdr, hop_limit),
 					    &ttl, 1, BPF_F_RECOMPUTE_CSUM);
-	} else {
-		__be32 pair[2] = { wanted->source.word[3], wanted->destination.word[3] };
-
-		if (routes)
-			addresses += (__u16)~bpf_htons(0x0100);
-		bpf_l3_csum_replace(ctx, packet->network + IPV4_CHECK_OFFSET, 0,
-				    sum_fold32(addresses), 0);
-		bpf_skb_store_bytes(ctx, packet->network + offsetof(struct iphdr, saddr), pair,
-				    sizeof(pair), 0);
-		if (routes)
-			bpf_skb_store_bytes(ctx, packet->network + IPV4_TTL_OFFSET, &ttl, 1, 0);
+		return;
 	}
+	if (routes)
+		addresses += (__u16)~bpf_htons(0x0100);
+	skb_rewrite_ipv4(ctx, packet, addresses, wanted, has_ports);
+	if (routes)
+		bpf_skb_store_bytes(ctx, packet->network + IPV4_TTL_OFFSET, &ttl, 1, 0);
 }
 
 /* A packet becomes what passage->wanted says. Not static, so that the verifier follows it once. */
 __noinline int skb_rewrite(struct __sk_buff *ctx, const struct passage *passage, bool routes)
 {
 	const struct packet *packet;
+	bool has_ports = false;
 	__u64 addresses;
 
 	if (!passage)
@@ -116,8 +135,14 @@ __noinline int skb_rewrite(struct __sk_buff *ctx, const struct passage *passage,
 	packet = &passage->packet;
 	addresses = sum_of_addresses(&packet->tuple, &passage->wanted);
 	if (packet->transport)
-		skb_rewrite_transport(ctx, packet, addresses, &passage->wanted);
-	skb_rewrite_network(ctx, packet, addresses, &passage->wanted, routes);
+		has_ports = skb_rewrite_transport(ctx, packet, addresses, &passage->wanted);
+	if (has_ports && (packet->ipv6 || !network_is_plain(packet))) {
+		__u32 ports = tuple_ports(&passage->wanted);
+
+		bpf_skb_store_bytes(ctx, packet->transport, &ports, sizeof(ports), 0);
+		has_ports = false;
+	}
+	skb_rewrite_network(ctx, packet, addresses, &passage->wanted, routes, has_ports);
 	return 0;
 }
 
@@ -227,7 +252,7 @@ __noinline int skb_encapsulate(struct __sk_buff *ctx, const struct passage *pass
 	packet = &passage->packet;
 	flags = BPF_F_ADJ_ROOM_FIXED_GSO |
 		(packet->ipv6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
-	skb_rewrite_network(ctx, packet, 0, &packet->tuple, true);
+	skb_rewrite_network(ctx, packet, 0, &packet->tuple, true, false);
 	if (bpf_skb_adjust_room(ctx, tunnel_bytes(packet->ipv6), BPF_ADJ_ROOM_MAC, flags))
 		return -1;
 	outer_fill(&outer, packet, &passage->flow, source);

@@ -29,6 +29,43 @@ static __always_inline bool leaving_is_ours(const struct tuple *tuple)
 	return filter & (FILTER_FRONTEND | FILTER_WILDCARD) || range_contains(&tuple->destination);
 }
 
+/* What a few bytes of a packet that leaves tell of it. */
+enum glance {
+	GLANCE_NOTHING,	 /* it is not plain, or not all there yet */
+	GLANCE_STRANGER, /* nothing of ours has to do with it */
+	GLANCE_OURS,
+};
+
+/*
+ * Nearly all of a node's packets are nothing to us. This tells so from registers, before anything
+ * is read for good: every packet that leaves the node pays for it.
+ */
+static __always_inline enum glance skb_glance(struct __sk_buff *ctx, __u32 network, bool ipv6)
+{
+	const void *header = (void *)(long)ctx->data + network, *end = (void *)(long)ctx->data_end;
+	const struct ipv6hdr *ip6 = header;
+	const struct iphdr *ip4 = header;
+	struct tuple tuple;
+
+	if (ipv6) {
+		if (header + sizeof(*ip6) + 2 > end || *(const __u8 *)ip6 >> 4 != 6 ||
+		    protocol_from_ip(ip6->nexthdr) == FLOW_NO_PROTOCOL)
+			return GLANCE_NOTHING;
+		address_from_words(&tuple.source, ip6->saddr.in6_u.u6_addr32);
+		address_from_words(&tuple.destination, ip6->daddr.in6_u.u6_addr32);
+		tuple.source_port = *(const __be16 *)(ip6 + 1);
+		return leaving_is_ours(&tuple) ? GLANCE_OURS : GLANCE_STRANGER;
+	}
+	if (header + sizeof(*ip4) + 2 > end || *(const __u8 *)ip4 != 0x45 ||
+	    ip4->frag_off & bpf_htons(IP_FRAGMENT) ||
+	    protocol_from_ip(ip4->protocol) == FLOW_NO_PROTOCOL)
+		return GLANCE_NOTHING;
+	address_from_ipv4(&tuple.source, ip4->saddr);
+	address_from_ipv4(&tuple.destination, ip4->daddr);
+	tuple.source_port = *(const __be16 *)(ip4 + 1);
+	return leaving_is_ours(&tuple) ? GLANCE_OURS : GLANCE_STRANGER;
+}
+
 /* Whether the stack would have let a packet pass this hook: one that leaves, it has. */
 static __always_inline bool passage_is_sound(struct __sk_buff *ctx, const struct passage *passage)
 {
@@ -305,11 +342,17 @@ static __always_inline bool is_overheard(struct __sk_buff *ctx, bool leaving)
 static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool leaving)
 {
 	bool ipv6 = ctx->protocol == bpf_htons(ETH_P_IPV6);
-	struct passage *passage = passage_get();
+	enum glance glance = GLANCE_NOTHING;
+	struct passage *passage;
 	struct packet *packet;
 
 	/* What has a VLAN's tag is served on the VLAN's own device. */
-	if (!passage || ctx->vlan_present || (!ipv6 && ctx->protocol != bpf_htons(ETH_P_IP)))
+	if (ctx->vlan_present || (!ipv6 && ctx->protocol != bpf_htons(ETH_P_IP)))
+		return TC_ACT_UNSPEC;
+	if (leaving)
+		glance = skb_glance(ctx, network, ipv6);
+	passage = glance == GLANCE_STRANGER ? NULL : passage_get();
+	if (!passage)
 		return TC_ACT_UNSPEC;
 	packet = &passage->packet;
 	packet->network = network;
@@ -327,7 +370,8 @@ static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool lea
 		if (action != TC_ACT_OK)
 			return passage->tunnel.is_open ? TC_ACT_SHOT : action;
 	}
-	if (!(leaving ? leaving_is_ours(&packet->tuple) : packet_is_ours(packet)))
+	if (!(leaving ? glance == GLANCE_OURS || leaving_is_ours(&packet->tuple) :
+			packet_is_ours(packet)))
 		return leave(passage);
 	return is_overheard(ctx, leaving) ? TC_ACT_UNSPEC : translate(ctx, passage);
 }
