@@ -11,10 +11,12 @@ import {
   FORWARDING,
   MASQUERADE,
 } from "./command/deviceoptions.ts";
+import type { DumpFlowsOptions } from "./command/dumpflows.ts";
 import type { RunOptions } from "./command/runoptions.ts";
 import { DEFAULT_PINS, ExitCode, UserError } from "./exit.ts";
 import { addFlags, FLAGS, SERVING_FLAGS, typedFlags } from "./flags.ts";
 import { LOG_LEVELS } from "./levels.ts";
+import { type PlaceFilter, parsePlace } from "./model/place.ts";
 import { FORMATS } from "./print.ts";
 import { parseChoice, type SeriesChoice } from "./serve/metrics/series.ts";
 
@@ -166,12 +168,40 @@ function dumpDevicesCommand(): Command {
     });
 }
 
+/** An address, a range, or one of these with a port. */
+function place(text: string): PlaceFilter {
+  const parsed = parsePlace(text);
+  if (parsed !== undefined) return parsed;
+  throw new InvalidArgumentError(
+    'it must be like "10.0.0.1", "10.0.0.0/8", "10.0.0.1:80", "[2001:db8::1]:80" or ":80".',
+  );
+}
+
+function protocolOption(): Option {
+  const option = new Option("--protocol <protocol>", "only connections of it");
+  const choices = ["TCP", "UDP", "SCTP"];
+  return option.choices(choices).argParser((text: string) => {
+    if (choices.includes(text.toUpperCase())) return text.toUpperCase();
+    throw new InvalidArgumentError(`it must be one of ${choices.join(", ")}.`);
+  });
+}
+
 function dumpFlowsCommand(): Command {
   return dumpedPart("flows")
     .description("print the connections that pass through this node, as the packet path has them")
-    .action(async (_, command: Command) => {
+    .argument("[name]", "only connections to the Service of this name, or namespace/name")
+    .option(
+      "--client <place>",
+      "only from there: an address or range, or either with a port",
+      place,
+    )
+    .option("--frontend <place>", "only to there, as the client asked", place)
+    .option("--endpoint <place>", "only to there, as bpfsvc chose", place)
+    .addOption(protocolOption())
+    .action(async (name: string | undefined, _, command: Command) => {
       const { dumpFlows } = await import("./command/dumpflows.ts");
-      await dumpFlows(command.optsWithGlobals());
+      const { namespace, ...options } = command.optsWithGlobals();
+      await dumpFlows({ ...(options as DumpFlowsOptions), ...splitName(name, namespace) });
     });
 }
 

@@ -35,4 +35,5 @@ test("connections as JSON have the documented fields", async (t) => {
 
 test("where no connection passes that is said", async (t) => {
   t.regex(await formatFlows([], "table"), /No connections/);
+  t.regex(await formatFlows([], "table", { isFiltered: true }), /No such connections/);
 });

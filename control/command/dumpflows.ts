@@ -1,5 +1,7 @@
 // `bpfsvc dump flows`: the connections that pass through the node, agent or no agent. What is there
 // comes from dataplane/flows.ts; this knows how it looks.
+import { type DumpFilter, DumpReader } from "../dataplane/dump.ts";
+import type { FlowFilter } from "../dataplane/flowfilter.ts";
 import { type Flow, Flows } from "../dataplane/flows.ts";
 import { openPinned } from "../dataplane/kernel.ts";
 import { Pins } from "../dataplane/pins.ts";
@@ -7,30 +9,64 @@ import { type Format, formatData, formatEndpoint, formatTable } from "../print.t
 import { nothingPinned, openedInForce } from "./dump.ts";
 import { printWatched, type WatchOptions } from "./watching.ts";
 
-export interface DumpFlowsOptions extends WatchOptions {
+/** With `name` or `namespace`: only what was sent to frontends that such Services have now. */
+export interface DumpFlowsOptions extends WatchOptions, DumpFilter, FlowFilter {
   pins: string;
 }
 
 /** Prints the connections as they are now. Throws UserError if nothing is pinned. */
 export async function dumpFlows(options: DumpFlowsOptions): Promise<void> {
   const pins = new Pins(options.pins);
-  const current = openedInForce(pins, openFlows);
-  await printWatched(options, () =>
-    formatFlows([...current().list()].sort(compare), options.output),
+  const current = openedInForce(pins, open);
+  await printWatched(options, async () => {
+    const { flows, reader } = current();
+    const asked = await frontendsOf(reader, options);
+    const shown = [...flows.list(options)].filter((flow) => asked?.has(frontendOf(flow)) ?? true);
+    return formatFlows(shown.sort(compare), options.output, { isFiltered: isFiltered(options) });
+  });
+}
+
+function open(pins: Pins): { flows: Flows; reader: DumpReader } {
+  const maps = openPinned(pins);
+  const reader = DumpReader.open(pins);
+  if (!maps || !reader) throw nothingPinned(pins);
+  const readOnly = { readOnly: true };
+  const [flows, node] = [maps.svc_flows.mmap(readOnly), maps.svc_node.mmap(readOnly)];
+  return { flows: new Flows({ flows, node }), reader };
+}
+
+function isFiltered({ name, namespace, protocol, ...places }: DumpFlowsOptions): boolean {
+  const { client, frontend, endpoint } = places;
+  return [name, namespace, protocol, client, frontend, endpoint].some((each) => each !== undefined);
+}
+
+/** The frontends of the Services that are asked for, as texts; undefined: all there are. */
+async function frontendsOf(
+  reader: DumpReader,
+  { name, namespace }: DumpFilter,
+): Promise<ReadonlySet<string> | undefined> {
+  if (name === undefined && namespace === undefined) return undefined;
+  const { services } = await reader.read({ name, namespace });
+  return new Set(
+    services.flatMap(({ protocol, frontends }) =>
+      frontends.map((frontend) => `${protocol} ${formatEndpoint(frontend)}`),
+    ),
   );
 }
 
-function openFlows(pins: Pins): Flows {
-  const maps = openPinned(pins);
-  if (!maps) throw nothingPinned(pins);
-  const readOnly = { readOnly: true };
-  return new Flows({ flows: maps.svc_flows.mmap(readOnly), node: maps.svc_node.mmap(readOnly) });
+function frontendOf({ protocol, frontend }: Flow): string {
+  return `${protocol} ${formatEndpoint(frontend)}`;
 }
 
 /** Connections as text in one of the formats. The JSON form is documented in docs/operating.md. */
-export async function formatFlows(flows: readonly Flow[], format: Format): Promise<string> {
+export async function formatFlows(
+  flows: readonly Flow[],
+  format: Format,
+  { isFiltered = false } = {},
+): Promise<string> {
   if (format === "json" || format === "yaml") return formatData({ flows }, format);
-  if (flows.length === 0) return "No connections pass through this node.\n";
+  if (flows.length === 0)
+    return `No ${isFiltered ? "such " : ""}connections pass through this node.\n`;
   const header = ["PROTOCOL", "CLIENT", "FRONTEND", "SEEN AS", "ENDPOINT", "PATH", "STATE", "IDLE"];
   return formatTable(header, flows.map(cellsOf));
 }
@@ -46,6 +82,6 @@ function compare(left: Flow, right: Flow): number {
   return textOf(left) < textOf(right) ? -1 : 1;
 }
 
-function textOf({ protocol, frontend, client }: Flow): string {
-  return [protocol, formatEndpoint(frontend), formatEndpoint(client)].join(" ");
+function textOf(flow: Flow): string {
+  return `${frontendOf(flow)} ${formatEndpoint(flow.client)}`;
 }

@@ -6,12 +6,14 @@ import { type Config, effectiveValues, type Given } from "../config.ts";
 import { missingHooks } from "../dataplane/attach.ts";
 import type { Clients } from "../dataplane/clients.ts";
 import type { Dataplane } from "../dataplane/dataplane.ts";
+import type { Flows } from "../dataplane/flows.ts";
 import { readReasons } from "../dataplane/reasons.ts";
 import type { Kernel } from "../dataplane/takeover.ts";
 import type { UserError } from "../exit.ts";
 import type { Logger } from "../log.ts";
 import type { Cluster } from "../model/cluster.ts";
 import { machineClock } from "../pace.ts";
+import type { MapUsage } from "../serve/metrics/own.ts";
 import { DEFAULT_CHOICE, type SeriesChoice } from "../serve/metrics/series.ts";
 import { Monitor } from "../serve/monitor.ts";
 import type { Source } from "../source/source.ts";
@@ -61,11 +63,17 @@ export function makeMonitor(options: MonitoringOptions): Monitor {
     measures: {
       isAttached: () => parts().serving.isWhole ?? isServing,
       servicePorts: () => dataplane.size,
-      maps: () => [...dataplane.usage(), clients.usage()],
+      maps: () => [...dataplane.usage(), clients.usage(), ...flowsUsage(kernel.storage.flows)],
+      flows: () => kernel.storage.flows.counts,
       reasons: () => readReasons(kernel.maps.svc_reasons),
       services: () => dataplane.counters(),
       watches: () => source.statistics?.() ?? [],
       brokenSockets: () => parts().stale.brokenCount,
     },
   });
+}
+
+/** What programs fill, as far as it is known: nothing is gone through for a scrape. */
+function flowsUsage({ used, capacity }: Flows): MapUsage[] {
+  return used === undefined ? [] : [{ map: "svc_flows", entries: used, capacity }];
 }

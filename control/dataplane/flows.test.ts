@@ -7,6 +7,8 @@ import {
   limit,
   node as nodeLayout,
 } from "../../bindings/layout.ts";
+import { parsePlace } from "../model/place.ts";
+import type { FlowFilter } from "./flowfilter.ts";
 import { Flows, flowSets } from "./flows.ts";
 import { addressBytes } from "./maps.ts";
 
@@ -19,6 +21,7 @@ interface Made {
   state?: number;
   idle?: number;
   kind?: number;
+  client?: string;
 }
 
 /** A table with these flows, all to other endpoints, the first at place 0. */
@@ -29,7 +32,7 @@ function makeTable(made: readonly Made[]): Flows {
   const view = new DataView(flows.buffer);
   for (const [index, each] of made.entries()) {
     const { protocol = FLOW_TCP, state = flowState.FLOW_REPLIED, idle = 0 } = each;
-    const { kind = flowKind.FLOW_FORWARD } = each;
+    const { kind = flowKind.FLOW_FORWARD, client = "203.0.113.10" } = each;
     const lock =
       (kind << limit.FLOW_KIND_SHIFT) |
       (protocol << limit.FLOW_PROTOCOL_SHIFT) |
@@ -44,7 +47,7 @@ function makeTable(made: readonly Made[]): Flows {
       frontendPort: 80,
       backendPort: 8080,
       sourcePort: 40_001,
-      client: addressBytes("203.0.113.10"),
+      client: addressBytes(client),
       frontend: addressBytes("198.51.100.80"),
       backend: addressBytes(`10.244.1.${index + 2}`),
     });
@@ -105,6 +108,41 @@ test("only UDP is forgotten when its endpoint serves no more", async (t) => {
     backend.address === "10.244.1.4";
   t.deepEqual(await flows.sweep(serves), { over: 0, stale: 1 });
   t.deepEqual(backends(flows), ["10.244.1.2", "10.244.1.4"]);
+});
+
+test("a sweep counts what it leaves, as both halves and by what connections are", async (t) => {
+  const flows = makeTable([
+    {},
+    { kind: flowKind.FLOW_REVERSE },
+    { protocol: FLOW_UDP, state: 0 },
+    { protocol: FLOW_UDP, state: 0, idle: FLOW_IDLE_UNREPLIED + 1 },
+    { client: "2001:db8:ffff::10" },
+    { client: "2001:db8:ffff::11", state: FLOW_RESET },
+  ]);
+  t.is(flows.used, undefined);
+  t.deepEqual(flows.counts, []);
+  await flows.sweep();
+  t.is(flows.used, 5);
+  t.is(flows.counts.length, 2 * 3 * 3);
+  t.deepEqual(
+    flows.counts.filter(({ connections }) => connections > 0),
+    [
+      { family: 4, protocol: "TCP", state: "established", connections: 1 },
+      { family: 4, protocol: "UDP", state: "unreplied", connections: 1 },
+      { family: 6, protocol: "TCP", state: "established", connections: 1 },
+      { family: 6, protocol: "TCP", state: "closed", connections: 1 },
+    ],
+  );
+});
+
+test("of many connections those that are asked for are listed", (t) => {
+  const flows = makeTable([{}, { protocol: FLOW_UDP }, { client: "2001:db8:ffff::10" }]);
+  const shown = (filter: FlowFilter) =>
+    [...flows.list(filter)].map(({ backend }) => backend.address);
+  t.deepEqual(shown({ protocol: "UDP" }), ["10.244.1.3"]);
+  t.deepEqual(shown({ client: parsePlace("2001:db8::/32") }), ["10.244.1.4"]);
+  t.deepEqual(shown({ endpoint: parsePlace("10.244.1.2:8080") }), ["10.244.1.2"]);
+  t.deepEqual(shown({ protocol: "TCP", endpoint: parsePlace("10.244.1.3") }), []);
 });
 
 test("no request is led to an endpoint whose replies nobody would translate", async (t) => {

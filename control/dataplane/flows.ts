@@ -12,7 +12,8 @@ import {
   node as nodeLayout,
 } from "../../bindings/layout.ts";
 import { formatAddress } from "../model/address.ts";
-import type { Protocol } from "../model/rows.ts";
+import type { Family, Protocol } from "../model/rows.ts";
+import { type FlowFilter, matchesFlow } from "./flowfilter.ts";
 
 /** Flows looked at in one go: about half a millisecond. */
 const CHUNK = 65_536;
@@ -61,6 +62,19 @@ export interface Flow {
   idleSeconds: number;
 }
 
+/** How many connections of a kind there are. */
+export interface FlowCount {
+  family: Family;
+  protocol: Protocol;
+  state: Flow["state"];
+  connections: number;
+}
+
+const FAMILIES = [4, 6] as const;
+const STATES = ["unreplied", "established", "closed"] as const;
+/** The third word of an IPv4 address, after two of zeros. */
+const MAPPED = 0xffff;
+
 /** Whether an endpoint still serves those who asked a frontend, be it for them alone. */
 export type Serves = (asked: Pick<Flow, "protocol" | "frontend" | "backend">) => boolean;
 
@@ -70,6 +84,7 @@ export class Flows {
   readonly #words: Int32Array;
   readonly #node: Uint8Array;
   readonly #now: () => bigint;
+  #counted: { flows: number; connections: readonly FlowCount[] } | undefined;
 
   /** On svc_flows and svc_node; `now` is CLOCK_MONOTONIC in nanoseconds. */
   constructor({ flows, node }: { flows: Uint8Array; node: Uint8Array }, now = machineNow) {
@@ -84,11 +99,25 @@ export class Flows {
     return this.#words.length / WORDS;
   }
 
-  /** Every connection, by the flow that its client's packets meet. */
-  *list(): Generator<Flow> {
+  /** How many flows are in use, as the last sweep found; undefined before the first. */
+  get used(): number | undefined {
+    return this.#counted?.flows;
+  }
+
+  /** The connections that the last sweep left, by what they are; none before the first. */
+  get counts(): readonly FlowCount[] {
+    return this.#counted?.connections ?? [];
+  }
+
+  /** Every connection that a filter lets through, by the flow that its client's packets meet. */
+  *list(filter: FlowFilter = {}): Generator<Flow> {
     for (let number = 0; number < this.capacity; number++) {
       const lock = this.#lock(number);
-      if (kindOf(lock) === flowKind.FLOW_FORWARD && !(lock & BUSY)) yield this.#read(number, lock);
+      if (kindOf(lock) !== flowKind.FLOW_FORWARD || lock & BUSY) continue;
+      if (filter.protocol !== undefined && PROTOCOLS.get(protocolOf(lock)) !== filter.protocol)
+        continue;
+      if (matchesFlow(this.#view, number * flowLayout.bytes, filter))
+        yield this.#read(number, lock);
     }
   }
 
@@ -100,6 +129,7 @@ export class Flows {
    */
   async sweep(serves?: Serves): Promise<{ over: number; stale: number }> {
     const taken = { over: 0, stale: 0 };
+    const tally = new Tally();
     for (const kind of [flowKind.FLOW_FORWARD, flowKind.FLOW_REVERSE])
       for (let from = 0; from < this.capacity; from += CHUNK) {
         await nextTurn();
@@ -109,8 +139,10 @@ export class Flows {
           if (kindOf(lock) !== kind || lock & BUSY) continue;
           const why = this.#whyOut(number, { lock, now, serves });
           if (why !== undefined) taken[why] += this.#free(number, lock);
+          else tally.add(lock, this.#isIpv4(number));
         }
       }
+    this.#counted = { flows: tally.flows, connections: tally.connections() };
     return taken;
   }
 
@@ -125,6 +157,16 @@ export class Flows {
   #isStale(number: number, { lock, serves }: { lock: number; serves: Serves }): boolean {
     if (protocolOf(lock) !== flowProtocol.FLOW_UDP) return false;
     return !serves(this.#read(number, lock));
+  }
+
+  #isIpv4(number: number): boolean {
+    const client = number * flowLayout.bytes + flowLayout.offset.client;
+    const view = this.#view;
+    return (
+      view.getUint32(client + 8) === MAPPED &&
+      view.getUint32(client) === 0 &&
+      view.getUint32(client + 4) === 0
+    );
   }
 
   #lock(number: number): number {
@@ -170,6 +212,28 @@ export class Flows {
     const { offset, stride } = nodeLayout;
     const at = offset.source + index * stride.source;
     return formatAddress(this.#node.subarray(at, at + stride.source));
+  }
+}
+
+/** Counts flows by what their locks say. */
+class Tally {
+  flows = 0;
+  readonly #counts = new Uint32Array(FAMILIES.length * PROTOCOLS.size * STATES.length);
+
+  add(lock: number, isIpv4: boolean): void {
+    this.flows += 1;
+    if (kindOf(lock) !== flowKind.FLOW_FORWARD) return;
+    const row = (isIpv4 ? 0 : 1) * PROTOCOLS.size + protocolOf(lock);
+    this.#counts[row * STATES.length + STATES.indexOf(stateOf(lock))]! += 1;
+  }
+
+  connections(): FlowCount[] {
+    let at = 0;
+    return FAMILIES.flatMap((family) =>
+      [...PROTOCOLS.values()].flatMap((protocol) =>
+        STATES.map((state) => ({ family, protocol, state, connections: this.#counts[at++]! })),
+      ),
+    );
   }
 }
 

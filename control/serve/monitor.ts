@@ -12,7 +12,7 @@ import { Changes } from "./changes.ts";
 import { Health } from "./health.ts";
 import { type Answerer, type Listen, listenHttp } from "./http.ts";
 import { Metrics, type MetricsState } from "./metrics/metrics.ts";
-import type { Build, MapUsage, ServerState } from "./metrics/own.ts";
+import type { Build, FlowCount, MapUsage, ServerState } from "./metrics/own.ts";
 import { chooseServices, type SeriesChoice, type ServiceCounters } from "./metrics/series.ts";
 import { answerPage } from "./pages.ts";
 import { ServiceHealth } from "./servicehealth.ts";
@@ -28,6 +28,7 @@ export interface Measures {
   isAttached(): boolean;
   servicePorts(): number;
   maps(): readonly MapUsage[];
+  flows(): readonly FlowCount[];
   reasons(): Iterable<readonly [word: string, count: number]>;
   services(): Iterable<ServiceCounters>;
   /** None if objects do not come from an API server. */
@@ -222,6 +223,7 @@ export class Monitor {
       isAttached: measures.isAttached(),
       servicePorts: measures.servicePorts(),
       maps: measures.maps(),
+      flows: measures.flows(),
       pending: families.map(([family, { pendingMs = 0 }]) => {
         return { family, rows: this.#backlog.countRows(family), ageMs: pendingMs };
       }),

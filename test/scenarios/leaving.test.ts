@@ -3,6 +3,7 @@
 // moved (semantics §14). And what `bpfsvc dump flows` says of them, with the agent alive and dead.
 import test, { type ExecutionContext } from "ava";
 import type { Flow } from "../../control/dataplane/flows.ts";
+import { formatEndpoint } from "../../control/print.ts";
 import type { FlowReport } from "../../lab/flows.ts";
 import type { Helper } from "../../lab/host.ts";
 import { needsLab } from "../../lab/needs.ts";
@@ -123,6 +124,15 @@ class Play {
     };
   }
 
+  /** The clients of those connections alone that are like this one. */
+  async asked(flow: Omit<Flow, "idleSeconds">): Promise<Flow["client"][]> {
+    const { protocol, client, frontend, backend } = flow;
+    const filter = ["--client", formatEndpoint(client), "--frontend", formatEndpoint(frontend)];
+    filter.push("--endpoint", backend.address, "--protocol", protocol.toLowerCase());
+    const { flows } = JSON.parse(await this.dump("-o", "json", ...filter)) as { flows: Flow[] };
+    return flows.map((each) => each.client);
+  }
+
   /** Compares the dump with all talks, each at the endpoint given for it. */
   async check(t: ExecutionContext, at: (talk: Talk) => "pod-a1" | "pod-b1"): Promise<void> {
     const { flows } = JSON.parse(await this.dump("-o", "json")) as { flows: Flow[] };
@@ -136,6 +146,7 @@ class Play {
       );
       t.is(found.length, 1, titleOf(talk));
       const { idleSeconds, source, ...rest } = found[0]!;
+      t.deepEqual(await this.asked(expected), [expected.client], titleOf(talk));
       const { source: wantedSource, ...wanted } = expected;
       t.deepEqual(rest, wanted, titleOf(talk));
       // The source's port is the client's own only where the host never takes that itself.

@@ -22,6 +22,8 @@ import type { Notice, Sink } from "../../control/source/source.ts";
 export const HEALTHZ = "0.0.0.0:10256";
 export const METRICS = "127.0.0.1:10249";
 export const NODE = "node-a";
+/** What a sweep has counted. */
+const FLOWS = [{ family: 6, protocol: "UDP", state: "unreplied", connections: 3 }] as const;
 /** The bytes that IPv4 addresses begin with in keys of svc_frontends. */
 const MAPPED = `${"\0".repeat(10)}\xff\xff`;
 
@@ -110,6 +112,7 @@ export class WholeAgent {
         isAttached: () => true,
         servicePorts: () => dataplane.size,
         maps: () => dataplane.usage(),
+        flows: () => FLOWS,
         reasons: () => [["refused", 7]],
         services: () => dataplane.counters(),
         watches: () => [],

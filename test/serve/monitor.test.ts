@@ -27,6 +27,7 @@ const STATE: MetricsState = {
   isAttached: false,
   servicePorts: 0,
   maps: [],
+  flows: [],
   pending: [],
   reasons: [],
   connected: [],
@@ -356,6 +357,7 @@ test("metrics count changes, updates, answers and Services without local endpoin
     [`${noLocal}{ip_family="IPv4",traffic_policy="internal"}`, 0],
     ['kubeproxy_proxy_healthz_total{code="200"}', 1],
     ['bpfsvc_reasons_total{reason="refused"}', 7],
+    ['bpfsvc_flows{ip_family="IPv6",protocol="UDP",state="unreplied"}', 3],
     ["bpfsvc_service_ports", 1],
   ] as const)
     t.is(metrics.get(series), value, series);
@@ -366,6 +368,7 @@ test("metrics that cannot be read are an error to who asks, and nothing else", a
     isAttached: () => true,
     servicePorts: () => 0,
     maps: () => [],
+    flows: () => [],
     reasons: () => {
       throw new Error("it broke");
     },

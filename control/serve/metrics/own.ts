@@ -1,7 +1,7 @@
 // Our own metrics. How many series there are does not follow from how large the cluster is: what is
 // told of single Services is told of a chosen few. Knows no map and no API; what it tells of them
 // comes as numbers.
-import type { Family } from "../../model/rows.ts";
+import type { Family, Protocol } from "../../model/rows.ts";
 import type { WatchStatistics } from "../../source/source.ts";
 import { familyLabel } from "./kubeproxy.ts";
 import { type Reading, type Sample, single } from "./readings.ts";
@@ -14,6 +14,14 @@ export interface MapUsage {
   capacity: number;
   /** Writes of entries that the kernel refused; absent where it has no say in them. */
   errors?: number;
+}
+
+/** Connections that pass through the node, of one kind. */
+export interface FlowCount {
+  family: Family;
+  protocol: Protocol;
+  state: string;
+  connections: number;
 }
 
 /** One of the agent's servers. */
@@ -34,6 +42,7 @@ export interface OwnState {
   isAttached: boolean;
   servicePorts: number;
   maps: readonly MapUsage[];
+  flows: readonly FlowCount[];
   pending: { family: Family; rows: number; ageMs: number }[];
   /** How often each reason came about, by its word. */
   reasons: Iterable<readonly [word: string, count: number]>;
@@ -76,6 +85,17 @@ const MAP_READINGS: readonly Reading<OwnState>[] = [
       maps.flatMap(({ map, errors }): Sample[] =>
         errors === undefined ? [] : [[{ map }, errors]],
       ),
+  },
+  {
+    type: "gauge",
+    name: "bpfsvc_flows",
+    help: "Connections through the packet path, as the sweep of the last half minute left them",
+    labels: [FAMILY, "protocol", "state"],
+    read: ({ flows }) =>
+      flows.map(({ family, connections, ...kind }) => [
+        { ...familyLabel(family), ...kind },
+        connections,
+      ]),
   },
   {
     type: "counter",
