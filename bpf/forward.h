@@ -184,14 +184,57 @@ static __always_inline void fib_address(struct address *address, __u8 family, co
 }
 
 /*
+ * Asks the kernel where it would send a packet that came in by `ifindex`: BPF_FIB_LKUP_RET_SUCCESS,
+ * or what is in the way.
+ */
+static __always_inline long fib_ask(struct PROGRAM_CONTEXT *ctx, __u32 ifindex,
+				    const struct tuple *tuple, struct bpf_fib_lookup *fib)
+{
+	const struct address *source = &tuple->source, *destination = &tuple->destination;
+	bool ipv4 = address_is_ipv4(destination);
+
+	fib->ifindex = ifindex;
+	fib->family = ipv4 ? AF_INET : AF_INET6;
+	fib->tot_len = 1; /* some length, for the kernel to tell the route's MTU */
+	if (ipv4) {
+		fib->ipv4_src = source->word[3];
+		fib->ipv4_dst = destination->word[3];
+	} else {
+		__builtin_memcpy(fib->ipv6_src, source->word, sizeof(source->word));
+		__builtin_memcpy(fib->ipv6_dst, destination->word, sizeof(destination->word));
+	}
+	return bpf_fib_lookup(ctx, fib, sizeof(*fib), fib_has_source ? FIB_LOOKUP_SRC : 0);
+}
+
+/*
+ * Whether a packet that came in by `ifindex` goes to this node or to a pod of it, not on to another
+ * node. Not static, so that the verifier follows it once.
+ */
+__noinline int leads_inside(struct PROGRAM_CONTEXT *ctx, __u32 ifindex, const struct tuple *tuple)
+{
+	struct bpf_fib_lookup fib = {};
+	const struct device *device;
+	long result;
+
+	if (!tuple)
+		return false;
+	if (address_is_own(&tuple->destination))
+		return true;
+	result = fib_ask(ctx, ifindex, tuple, &fib);
+	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return false;
+	device = device_lookup(fib.ifindex);
+	return !device || device->is_inside;
+}
+
+/*
  * The way that the kernel would send a packet that came in by `ifindex`. False: none. Not static,
  * so that the verifier follows it once.
  */
 __noinline int fib_find(struct PROGRAM_CONTEXT *ctx, __u32 ifindex, const struct tuple *tuple,
 			struct way *way)
 {
-	struct bpf_fib_lookup fib = { .ifindex = ifindex };
-	const struct address *source, *destination;
+	struct bpf_fib_lookup fib = {};
 	const struct device *device;
 	__u8 header[14] = {};
 	long result;
@@ -199,19 +242,8 @@ __noinline int fib_find(struct PROGRAM_CONTEXT *ctx, __u32 ifindex, const struct
 
 	if (!tuple || !way)
 		return false;
-	source = &tuple->source;
-	destination = &tuple->destination;
-	ipv4 = address_is_ipv4(destination);
-	fib.family = ipv4 ? AF_INET : AF_INET6;
-	fib.tot_len = 1; /* some length, for the kernel to tell the route's MTU */
-	if (ipv4) {
-		fib.ipv4_src = source->word[3];
-		fib.ipv4_dst = destination->word[3];
-	} else {
-		__builtin_memcpy(fib.ipv6_src, source->word, sizeof(source->word));
-		__builtin_memcpy(fib.ipv6_dst, destination->word, sizeof(destination->word));
-	}
-	result = bpf_fib_lookup(ctx, &fib, sizeof(fib), fib_has_source ? FIB_LOOKUP_SRC : 0);
+	ipv4 = address_is_ipv4(&tuple->destination);
+	result = fib_ask(ctx, ifindex, tuple, &fib);
 	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return false;
 	way->ifindex = fib.ifindex;

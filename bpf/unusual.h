@@ -199,9 +199,9 @@ __noinline int unusual_read(struct __sk_buff *ctx, struct packet *packet, bool i
 }
 
 /*
- * Takes a packet out of a tunnel that another node has put it in, if it is for an endpoint and the
- * packet in it for a Service. TC_ACT_OK: the packet at hand is that one now. Not static, so that
- * the verifier follows it once.
+ * Takes a packet out of a tunnel that another node has put it in, if it is for an endpoint here
+ * and the packet in it for a Service. TC_ACT_OK: the packet at hand is that one now. Not static, so
+ * that the verifier follows it once.
  */
 __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 {
@@ -231,7 +231,8 @@ __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 			return TC_ACT_UNSPEC;
 		address_from_ipv4(&inner, ip.daddr);
 	}
-	if (!(filter_lookup(&inner) & FILTER_FRONTEND) || address_is_own(&inner))
+	if (!(filter_lookup(&inner) & FILTER_FRONTEND) || address_is_own(&inner) ||
+	    !leads_inside(ctx, passage->ifindex, &packet->tuple))
 		return TC_ACT_UNSPEC;
 	passage->tunnel.endpoint = packet->tuple.destination;
 	passage->tunnel.port = packet->tuple.destination_port;

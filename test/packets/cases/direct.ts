@@ -80,13 +80,14 @@ function arriving(words: Words, rest: (dport: number) => string, [port, at]: [nu
   } as const;
 }
 
-/** Packets in a tunnel that none of our nodes has made. */
+/** Packets in a tunnel that is not for us to open. */
 function strange(words: Words): Step[] {
   const { at, ip } = words;
   const inside = (destination: string) => `${ip(at.client, destination)}/${udp(KEPT, LOCAL_PORT)}`;
   const tunnels = [
     `${outer(words, [at.nodeB, at.local])}/${inside(at.stranger)}`,
     `${outer(words, [at.nodeB, at.stranger])}/${inside(at.vip)}`,
+    `${outer(words, [at.nodeB, at.remote])}/${inside(at.vip)}`,
   ];
   return tunnels.map((packet) => ({ hook: "ingress", packet, verdict: "next" }));
 }
@@ -149,7 +150,7 @@ export const DIRECT: readonly Case[] = [
       ),
   },
   {
-    title: "tunnels of others are left alone",
+    title: "tunnels of others, or to endpoints of other nodes, are left alone",
     steps: strange,
   },
 ];
