@@ -44,6 +44,13 @@ struct tunnel {
 	bool is_open;
 };
 
+/* What svc_devices said of a device not long ago: to ask for each packet costs too much. */
+struct heard {
+	__u64 mac; /* and two bytes that do not count */
+	__u32 ifindex;
+	__u32 asked; /* see flow_now() */
+};
+
 /* A packet in a hook, and what becomes of it. */
 struct passage {
 	struct packet packet;
@@ -55,6 +62,7 @@ struct passage {
 	struct tuple wanted; /* what its addresses and ports become */
 	struct choice choice;
 	struct tunnel tunnel; /* what it came in, if in a tunnel of another node */
+	struct heard heard;   /* XDP's own: the device that packets before came in by */
 };
 
 /*

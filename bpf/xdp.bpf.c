@@ -189,14 +189,21 @@ static __always_inline __u64 frame_difference(const struct headers *headers, con
 
 /* Whether this device has heard a packet that is addressed to another host. */
 static __always_inline bool is_overheard(struct xdp_md *ctx, const struct headers *headers,
-					 const struct hop *hop)
+					 struct heard *heard, const struct hop *hop, __u32 now)
 {
 	const struct device *device;
 
 	if (hop->ifindex == ctx->ingress_ifindex) /* then its own address is at hand */
 		return frame_difference(headers, hop->header + 6);
-	device = device_lookup(ctx->ingress_ifindex);
-	return device && frame_difference(headers, device->mac);
+	if (heard->ifindex != ctx->ingress_ifindex || heard->asked != now) {
+		device = device_lookup(ctx->ingress_ifindex);
+		if (!device)
+			return false;
+		heard->mac = *(const __u64 *)device->mac;
+		heard->ifindex = ctx->ingress_ifindex;
+		heard->asked = now;
+	}
+	return frame_difference(headers, (const __u8 *)&heard->mac);
 }
 
 /* Sends a packet on as its flow says. What XDP cannot send is passed on untouched. */
@@ -286,7 +293,7 @@ static __always_inline int handle(struct xdp_md *ctx, bool ipv6)
 		return XDP_PASS;
 	flow_wanted(&passage->flow, node, &passage->wanted);
 	hop = flow_hop(ctx, flow, passage, now);
-	if (!hop || is_overheard(ctx, &headers, hop))
+	if (!hop || is_overheard(ctx, &headers, &passage->heard, hop, now))
 		return XDP_PASS;
 	if (flow)
 		flow_meet(flow, &passage->flow, packet, now);
