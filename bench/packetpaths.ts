@@ -15,6 +15,8 @@ const CLIENT_PORT = 1024;
 const MANY = 1 << 16;
 /** Of a node's ports there are enough for as many connections to one endpoint. */
 const TO_ONE = 1 << 14;
+/** Few enough for caches. */
+const FEW = 1 << 9;
 /** So many that a flow is long gone when it comes again. */
 const TOO_MANY = 1 << 22;
 /** Connections after which svc_flows of the usual size has no place free. */
@@ -57,6 +59,8 @@ export interface Served {
 
 export interface Places {
   few: Served;
+  /** With a table of flows that stays in a processor's caches, as does all else of one Service. */
+  small: Served;
   more: readonly Served[];
   /** Where no flow is ever forgotten. */
   full: Served | undefined;
@@ -154,11 +158,12 @@ function makeEstablished({ few, more, large }: Places): Path[] {
   ];
 }
 
-function makeNew({ few, more }: Places): Path[] {
+function makeNew({ few, small, more }: Places): Path[] {
   const begins = true;
   return [
     makePath("new flow", few, { begins, flows: MANY, goal: { atMost: 25 }, isDrawn: true }),
     makePath("new flow, IPv6", few, { begins, flows: MANY, family: 6 }),
+    makePath("new flow, in caches", { ...small, services: 1 }, { begins, flows: FEW }),
     makePath("new flow, affinity", few, { begins, flows: TO_ONE, special: "sticky" }),
     makePath("new flow, source ranges", few, { begins, flows: MANY, special: "guarded" }),
     ...more.map((served) =>
