@@ -240,9 +240,9 @@ async function measure(lab: Lab, context: Context): Promise<Measured> {
       `${SERVICES} services × 10 endpoints on other nodes unless said otherwise, asked at their ` +
         "load balancer addresses: destination and source are rewritten. New flows find free " +
         "places, as the agent's sweep keeps them, but where they take another's. They are 64k a " +
-        "series, with affinity 16k, since a node has no more ports to one endpoint, and in caches " +
-        "512 of one Service in a table of half a MiB: what is left is the work, without waiting " +
-        "for memory.",
+        "series, with affinity 16k, since a node has no more ports to one endpoint, and in " +
+        "caches 512 of one Service in a table of half a MiB: what is left is the work, without " +
+        "waiting for memory.",
       ...(isJited() ? [] : ["The programs are interpreted here: net.core.bpf_jit_enable is 0."]),
     ];
     const figures = readFigures(samples, paths, sizes);
