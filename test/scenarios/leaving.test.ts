@@ -124,12 +124,14 @@ class Play {
     };
   }
 
-  /** The clients of those connections alone that are like this one. */
-  async asked(flow: Omit<Flow, "idleSeconds">): Promise<Flow["client"][]> {
+  /** The clients of those connections to a Service alone that are like this one. */
+  async asked(name: string, flow: Omit<Flow, "idleSeconds">): Promise<Flow["client"][]> {
     const { protocol, client, frontend, backend } = flow;
     const filter = ["--client", formatEndpoint(client), "--frontend", formatEndpoint(frontend)];
     filter.push("--endpoint", backend.address, "--protocol", protocol.toLowerCase());
-    const { flows } = JSON.parse(await this.dump("-o", "json", ...filter)) as { flows: Flow[] };
+    const { flows } = JSON.parse(await this.dump(name, "-o", "json", ...filter)) as {
+      flows: Flow[];
+    };
     return flows.map((each) => each.client);
   }
 
@@ -146,7 +148,10 @@ class Play {
       );
       t.is(found.length, 1, titleOf(talk));
       const { idleSeconds, source, ...rest } = found[0]!;
-      t.deepEqual(await this.asked(expected), [expected.client], titleOf(talk));
+      const { name } = talk.move;
+      t.deepEqual(await this.asked(name, expected), [expected.client], titleOf(talk));
+      const other = MOVES.find((move) => move.name !== name)!.name;
+      t.deepEqual(await this.asked(other, expected), [], titleOf(talk));
       const { source: wantedSource, ...wanted } = expected;
       t.deepEqual(rest, wanted, titleOf(talk));
       // The source's port is the client's own only where the host never takes that itself.
