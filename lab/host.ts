@@ -151,8 +151,8 @@ export class Host {
     const child = this.spawn(command, { env, stdio: ["ignore", "pipe", "pipe"] });
     const running = new Running(child);
     const { ready, timeoutSeconds = 10 } = options;
-    const what = `'${command.join(" ")}' on '${this.name}' to be ready`;
     if (ready !== undefined) {
+      const what = `'${command.join(" ")}' on '${this.name}' to write ${String(ready)}`;
       try {
         await waitFor(() => running.ended() || ready.test(running.output()), {
           what,
@@ -160,7 +160,7 @@ export class Host {
         });
       } catch (error) {
         await running.kill();
-        throw new Error(`${what}: in vain. It wrote:\n${running.output()}`, { cause: error });
+        throw new Error(`${(error as Error).message}. It wrote:\n${running.output()}`);
       }
       if (running.ended() && !ready.test(running.output())) {
         throw new Error(`'${command.join(" ")}' on '${this.name}' ended:\n${running.output()}`);

@@ -6,6 +6,8 @@ import type { Host, Running } from "./host.ts";
 import type { Address } from "./sockets.ts";
 import { waitFor } from "./wait.ts";
 
+/** Loading scapy is half a second of CPU, which many of them at once have to share. */
+const START_SECONDS = 90;
 const COMMAND = ["/usr/bin/python3", path.resolve(import.meta.dirname, "../../lab/sctp.py")];
 
 /** Answers associations to an address of this host with an identity, until it is stopped. */
@@ -14,7 +16,7 @@ export function serveSctp(
   { identity, address, port }: Address & { identity: string },
 ): Promise<Running> {
   const command = [...COMMAND, "serve", address, String(port), identity];
-  return host.start(command, { ready: /ready/, timeoutSeconds: 30 });
+  return host.start(command, { ready: /ready/, timeoutSeconds: START_SECONDS });
 }
 
 /** An association that asks over and over. */
@@ -27,7 +29,7 @@ export interface SctpFlow {
 
 /**
  * Starts an association from a source port of your choice, and returns when the first question is
- * answered. Throws with the report if that does not come to pass in 10 seconds.
+ * answered. Throws with the report if that does not come to pass in 10 seconds of asking.
  */
 export async function startSctp(
   host: Host,
@@ -37,7 +39,7 @@ export async function startSctp(
   const values = [...waysOf(host, options), String(pauseMs / 1000)];
   const running = await host.start([...COMMAND, "ask", ...values], {
     ready: /associated/,
-    timeoutSeconds: 15,
+    timeoutSeconds: START_SECONDS,
   });
   return {
     ended: () => running.ended(),
