@@ -1,5 +1,6 @@
 // The program that measures cluster.ts on a node of a cluster; deploy/vagrant/bench.sh makes the
-// pods and the Services and starts it. Prints a table, and stores everything in bench/results/.
+// pods and the Services and starts it. Prints a table, and stores everything in bench/results/, or
+// in the folder of --results.
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { type ClusterPlace, clusterBench } from "./cluster.ts";
@@ -9,7 +10,7 @@ import { storeResult } from "./result.ts";
 
 const NAMES = ["proxy", "client", "server", "endpoint", "first", "count"] as const;
 
-function parse(): { place: ClusterPlace; quick: boolean } {
+function parse(): { place: ClusterPlace; quick: boolean; results: string } {
   const text = { type: "string" } as const;
   const { values } = parseArgs({
     options: {
@@ -20,18 +21,20 @@ function parse(): { place: ClusterPlace; quick: boolean } {
       first: text,
       count: text,
       quick: { type: "boolean", default: false },
+      results: { ...text, default: RESULTS },
     },
   });
   const missing = NAMES.filter((name) => values[name] === undefined);
   if (missing.length > 0) throw new Error(`--${missing.join(", --")} must be given`);
-  const { quick, count, ...place } = values;
-  return { place: { ...(place as Omit<ClusterPlace, "count">), count: Number(count) }, quick };
+  const { quick, results, count, ...rest } = values;
+  const place = { ...(rest as Omit<ClusterPlace, "count">), count: Number(count) };
+  return { place, quick, results };
 }
 
 try {
-  const { place, quick } = parse();
+  const { place, quick, results } = parse();
   const result = await measureBench(clusterBench(place), { quick });
-  const file = storeResult(RESULTS, result);
+  const file = storeResult(results, result);
   console.log(formatMeasured(result));
   console.error(`${result.seconds} s, stored in ${path.relative(CHECKOUT, file)}`);
 } catch (error) {

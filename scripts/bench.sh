@@ -11,8 +11,4 @@ own() {
 trap own EXIT
 sh scripts/setup.sh bench >&2
 node scripts/build.mjs >&2
-# libc's headers and the linker come with Debian's clang.
-for program in probe sender; do
-	clang -O2 -Wall -Wextra -Werror -o "build/bench/$program" "bench/$program.c"
-done
 [ "${1-}" = --build ] || sh lab/shell.sh node build/bench/run.js "$@"

@@ -1,5 +1,6 @@
-// Builds everything: BPF objects, layouts (with --generate), TypeScript for the tests, and the
-// bundle that ships; with --ship only what ships. Runs on plain Node 20: no TypeScript here.
+// Builds everything: BPF objects, layouts (with --generate), the bench's programs in C, TypeScript
+// for the tests, and the bundle that ships; with --ship only what ships. Runs on plain Node 20: no
+// TypeScript here.
 import { execFileSync } from "node:child_process";
 import {
   chmodSync,
@@ -48,6 +49,15 @@ function compileBpf(from, to) {
       "-o",
       object,
     );
+  }
+}
+
+/** Programs of the bench in C; libc's headers and the linker come with Debian's clang. */
+function compileNative(from, to) {
+  mkdirSync(to, { recursive: true });
+  for (const file of readdirSync(from).filter((name) => name.endsWith(".c"))) {
+    const program = path.join(to, path.basename(file, ".c"));
+    run("clang", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, path.join(from, file));
   }
 }
 
@@ -131,6 +141,7 @@ rmSync("build", { recursive: true, force: true });
 rmSync("dist", { recursive: true, force: true });
 compileBpf("bpf", "dist");
 if (!isShipOnly) compileBpf("lab", "build/lab");
+if (!isShipOnly) compileNative("bench", "build/bench");
 for (const folder of isShipOnly ? [] : ["bindings", "lab", "test", "bench"]) {
   for (const found of globFolders(folder, "testdata")) compileBpf(found, path.join("build", found));
 }
