@@ -5,21 +5,22 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Lab, type LabNode } from "../lab/lab.ts";
 import type { Bench, Context, Figure, Goal, Measured, Plot } from "./bench.ts";
 import { cpuMs } from "./commands.ts";
-import { type Amount, type Feed, feed, nameOf, readMemory } from "./fed.ts";
+import { type Amount, Feed, nameOf, readMemory } from "./fed.ts";
 import { makePlaces, serveByRules } from "./pods.ts";
 import { RIVALS, type Rival } from "./rivals/rivals.ts";
 import { figure, keep, of, type Samples } from "./rounds.ts";
 import { median } from "./statistics.ts";
 
+type Starts = Amount & { starts: number };
 /** Each with how often it is started cold. */
-const AMOUNTS: readonly (Amount & { starts: number })[] = [
+const AMOUNTS: readonly Starts[] = [
   { services: 100, endpoints: 10, starts: 3 },
   { services: 1000, endpoints: 10, starts: 3 },
   { services: 10_000, endpoints: 10, starts: 3 },
   { services: 5000, endpoints: 50, starts: 1 },
   { services: 50_000, endpoints: 10, starts: 1 },
 ];
-const QUICK_AMOUNTS = [{ services: 1000, endpoints: 10, starts: 1 }] as const;
+const QUICK_AMOUNTS: readonly Starts[] = [{ services: 1000, endpoints: 10, starts: 1 }];
 /** Of these the rules are loaded as well, in one transaction as kube-proxy does it. */
 const RULES: readonly Amount[] = [
   { services: 100, endpoints: 10 },
@@ -39,58 +40,79 @@ const GOALS: Readonly<Record<string, Goal>> = {
   "5000×50 seconds": { atMost: 5 },
 };
 
-interface Times {
-  settleMs: number;
-  idleMs: number;
+/** A node, the API server that feeds its agents, and what that has. */
+interface Place {
+  node: LabNode;
+  feed: Feed;
+  amount: Starts;
 }
 
-/** A cold start and a restart; between them, with `times`, what the agent holds and does idle. */
-async function startOnce(
-  node: LabNode,
-  { fed, amount }: { fed: Feed; amount: Amount },
-  times: Times | undefined,
-): Promise<Samples> {
-  const samples: Samples = {};
+/** A cold start and a restart, and nothing pinned after them. */
+async function startOnce({ node, feed, amount }: Place): Promise<Record<string, number>> {
   const name = nameOf(amount);
-  const { agent, start } = await fed.startAgent(node);
-  for (const [what, value] of Object.entries(start)) keep(samples, { [`${name} ${what}`]: value });
-  if (times) {
-    await delay(times.settleMs);
-    keep(samples, { [`${name} steadyMib`]: readMemory(agent.pid).ownMib });
-    const before = await cpuMs(agent.pid);
-    await delay(times.idleMs);
-    const idle = ((await cpuMs(agent.pid)) - before) / (times.idleMs / 1000);
-    keep(samples, { [`${name} idle`]: idle });
-  }
+  const { agent, start } = await feed.startAgent(node);
   await agent.stop();
-  const again = await fed.startAgent(node);
-  keep(samples, {
-    [`${name} restart`]: again.start.seconds,
-    [`${name} restart cpu`]: again.start.cpuSeconds,
-  });
+  const again = await feed.startAgent(node);
   await again.agent.stop();
   await node.run(["rm", "-r", `${node.pins}/agent`]);
+  return {
+    ...Object.fromEntries(Object.entries(start).map(([what, value]) => [`${name} ${what}`, value])),
+    [`${name} restart`]: again.start.seconds,
+    [`${name} restart cpu`]: again.start.cpuSeconds,
+  };
+}
+
+async function measureStarts(place: Place, context: Context): Promise<Samples> {
+  const { amount } = place;
+  const samples: Samples = {};
+  for (let start = 0; start < amount.starts; start++) {
+    if (start > 0 && context.isLate()) break;
+    context.progress(`${nameOf(amount)}: start ${start + 1} of ${amount.starts}`);
+    keep(samples, await startOnce(place));
+  }
+  return samples;
+}
+
+/** What an agent of each size holds after a cold start, and does idle: all wait together. */
+async function measureSteady(places: readonly Place[], context: Context): Promise<Samples> {
+  const { settleMs, idleMs } = context.quick ? TIMES.quick : TIMES.usual;
+  context.progress("agents of all sizes, until they are steady");
+  const agents = await Promise.all(
+    places.map(async ({ node, feed, amount }) => {
+      const { agent } = await feed.startAgent(node);
+      await delay(settleMs);
+      return { name: nameOf(amount), pid: agent.pid };
+    }),
+  );
+  const samples: Samples = {};
+  const before = await Promise.all(agents.map(({ pid }) => cpuMs(pid)));
+  await delay(idleMs);
+  for (const [index, { name, pid }] of agents.entries())
+    keep(samples, {
+      [`${name} steadyMib`]: readMemory(pid).ownMib,
+      [`${name} idle`]: ((await cpuMs(pid)) - before[index]!) / (idleMs / 1000),
+    });
   return samples;
 }
 
 async function measureAgent(context: Context): Promise<Samples> {
-  const lab = await Lab.create({ name: "scale", topology: { node: [] } });
-  const node = lab.nodes.node!;
+  const amounts = context.quick ? QUICK_AMOUNTS : AMOUNTS;
+  const nodeOf = (index: number) => `node-${index}`;
+  const topology = Object.fromEntries(amounts.map((_, index) => [nodeOf(index), []]));
+  const lab = await Lab.create({ name: "scale", topology });
+  const places: Place[] = [];
   const samples: Samples = {};
   try {
-    for (const { starts, ...amount } of context.quick ? QUICK_AMOUNTS : AMOUNTS)
-      await feed(node, { amount, context }, async (fed) => {
-        for (let start = 0; start < starts; start++) {
-          if (start > 0 && context.isLate()) break;
-          context.progress(`${nameOf(amount)}: start ${start + 1} of ${starts}`);
-          const times = context.quick ? TIMES.quick : TIMES.usual;
-          const once = await startOnce(node, { fed, amount }, start === 0 ? times : undefined);
-          for (const [name, values] of Object.entries(once))
-            for (const value of values) keep(samples, { [name]: value });
-        }
-      });
-    return samples;
+    for (const [index, amount] of amounts.entries()) {
+      context.progress(`an API server with ${nameOf(amount)}`);
+      const node = lab.nodes[nodeOf(index)]!;
+      const place = { node, feed: await Feed.start(node, amount), amount };
+      places.push(place);
+      Object.assign(samples, await measureStarts(place, context));
+    }
+    return { ...samples, ...(await measureSteady(places, context)) };
   } finally {
+    await Promise.all(places.map(({ feed }) => feed.close()));
     await lab.close();
   }
 }
@@ -204,7 +226,7 @@ async function run(context: Context): Promise<Measured> {
   const samples = { ...(await measureAgent(context)), ...(await measureRules(context)) };
   const notes = [
     "CPU time is of all threads that live at the end, the runtime's own and the verification of " +
-      `the programs included. Memory is steady ${TIMES.usual.settleMs / 1000} s after the start.`,
+      `the programs included. Memory is steady ${TIMES.usual.settleMs / 1000} s after a start.`,
     "Rules are loaded in one transaction. 10,000 Services would take nft minutes here: for each " +
       "Service the kernel goes through all of the transaction so far.",
   ];
