@@ -4,10 +4,11 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import type { Running } from "../lab/host.ts";
 import { Lab, type LabNode } from "../lab/lab.ts";
 import type { Bench, Context, Figure, Measured } from "./bench.ts";
 import { cpuMs, startAgent } from "./commands.ts";
-import { type Case, figure, interleave, of, type Samples } from "./rounds.ts";
+import { figure, interleave, of, type Samples } from "./rounds.ts";
 
 const PODS = 200;
 const ROUNDS = 3;
@@ -35,6 +36,8 @@ const routes: Storm = () =>
     `route add 10.99.${index >> 8}.${index & 255} dev eth0`,
     `route delete 10.99.${index >> 8}.${index & 255} dev eth0`,
   ]).flat();
+
+const STORMS = { neighbours, routes } as const;
 
 /** Devices as pods have them, each with its route. */
 async function addPods(node: LabNode): Promise<void> {
@@ -70,33 +73,42 @@ async function blow(node: LabNode, storm: Storm, stormMs: number): Promise<numbe
   return (batch * BATCH) / ((performance.now() - start) / 1000);
 }
 
-function makeCase(
-  node: LabNode,
-  { name, flags, quick }: { name: string; flags: string[]; quick: boolean },
-): Case {
+/** The agents' flags by what they are called in the samples, where they have nodes of their own. */
+const AGENTS = { with: [], without: ["--device=none"] } as const;
+
+/** Both agents: while nothing happens at the same time, in storms one after the other. */
+async function measure(lab: Lab, quick: boolean): Promise<Record<string, number>> {
   const { settleMs, idleMs, stormMs } = quick ? TIMES.quick : TIMES.usual;
-  return async () => {
-    const manifests = mkdtempSync(path.join(tmpdir(), "bpfsvc-bench-"));
-    const agent = await startAgent(node, ["--manifests", manifests, ...flags]);
-    try {
-      await delay(settleMs);
-      const rates: Record<string, number> = {};
-      const storm = async (kind: string, events: Storm) =>
-        shareWhile(agent.pid, async () => {
-          rates[`${kind} a second ${name}`] = await blow(node, events, stormMs);
+  const manifests = mkdtempSync(path.join(tmpdir(), "bpfsvc-bench-"));
+  const agents: { name: string; node: LabNode; agent: Running }[] = [];
+  try {
+    for (const [name, flags] of Object.entries(AGENTS)) {
+      const node = lab.nodes[name]!;
+      agents.push({
+        name,
+        node,
+        agent: await startAgent(node, ["--manifests", manifests, ...flags]),
+      });
+    }
+    await delay(settleMs);
+    const values: Record<string, number> = {};
+    const idle = async (name: string, pid: number) => {
+      values[`idle ${name}`] = await shareWhile(pid, () => delay(idleMs));
+    };
+    await Promise.all(agents.map(({ name, agent }) => idle(name, agent.pid)));
+    for (const [kind, storm] of Object.entries(STORMS))
+      for (const { name, node, agent } of agents)
+        values[`${kind} ${name}`] = await shareWhile(agent.pid, async () => {
+          values[`${kind} a second ${name}`] = await blow(node, storm, stormMs);
         });
-      return {
-        [`idle ${name}`]: await shareWhile(agent.pid, () => delay(idleMs)),
-        [`neighbours ${name}`]: await storm("neighbours", neighbours),
-        [`routes ${name}`]: await storm("routes", routes),
-        ...rates,
-      };
-    } finally {
+    return values;
+  } finally {
+    for (const { node, agent } of agents) {
       await agent.stop();
       await node.run(["rm", "-r", `${node.pins}/agent`]);
-      rmSync(manifests, { recursive: true });
     }
-  };
+    rmSync(manifests, { recursive: true });
+  }
 }
 
 function readFigures(samples: Samples): Figure[] {
@@ -109,7 +121,7 @@ function readFigures(samples: Samples): Figure[] {
     added(`${PODS} pods' devices, nothing happens: added to no packet path`, "idle", 0.5),
     added("a storm of neighbours: added to no packet path", "neighbours", 20),
     added("a storm of routes: added to no packet path", "routes", 20),
-    ...["neighbours", "routes"].map((kind) =>
+    ...Object.keys(STORMS).map((kind) =>
       figure(`${kind} that changed in it`, {
         values: of(samples, `${kind} a second with`),
         unit: "a second",
@@ -119,15 +131,12 @@ function readFigures(samples: Samples): Figure[] {
 }
 
 async function run(context: Context): Promise<Measured> {
-  const lab = await Lab.create({ name: "devices", topology: { node: [] } });
+  const topology = Object.fromEntries(Object.keys(AGENTS).map((name) => [name, []]));
+  const lab = await Lab.create({ name: "devices", topology });
   try {
-    const node = lab.nodes.node!;
-    await addPods(node);
-    const cases = [
-      makeCase(node, { name: "with", flags: [], quick: context.quick }),
-      makeCase(node, { name: "without", flags: ["--device=none"], quick: context.quick }),
-    ];
+    await Promise.all(Object.values(lab.nodes).map(addPods));
     const usual = context.quick ? 1 : ROUNDS;
+    const cases = [() => measure(lab, context.quick)];
     const samples = await interleave(cases, { usual, warmUp: false, context });
     const notes = ["CPU time of the agent alone; what the events cost the kernel is not in it."];
     return { figures: readFigures(samples), samples, notes };
