@@ -53,13 +53,7 @@ function parseValues() {
   }
 }
 
-/** A Node that is told of further certificates parses all of them at each start: 60 ms here. */
-function forgetCertificates(): void {
-  delete process.env.NODE_EXTRA_CA_CERTS;
-}
-
 async function main(): Promise<void> {
-  forgetCertificates();
   const options = parse();
   const reason = whyNoLab();
   if (reason !== undefined) throw new Error(reason);
