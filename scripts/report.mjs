@@ -2,4 +2,4 @@
 // AVA: node scripts/report.mjs COMMAND [ARGUMENT...]
 import { reportTap } from "./tap.mjs";
 
-await reportTap(...process.argv.slice(2));
+await reportTap(process.argv.slice(2));
