@@ -173,7 +173,7 @@ function place(text: string): PlaceFilter {
   const parsed = parsePlace(text);
   if (parsed !== undefined) return parsed;
   throw new InvalidArgumentError(
-    'it must be like "10.0.0.1", "10.0.0.0/8", "10.0.0.1:80", "[2001:db8::1]:80" or ":80".',
+    'It must be like "10.0.0.1", "10.0.0.0/8", "10.0.0.1:80", "[2001:db8::1]:80" or ":80".',
   );
 }
 
@@ -182,7 +182,7 @@ function protocolOption(): Option {
   const choices = ["TCP", "UDP", "SCTP"];
   return option.choices(choices).argParser((text: string) => {
     if (choices.includes(text.toUpperCase())) return text.toUpperCase();
-    throw new InvalidArgumentError(`it must be one of ${choices.join(", ")}.`);
+    throw new InvalidArgumentError(`It must be one of ${choices.join(", ")}.`);
   });
 }
 

@@ -100,6 +100,8 @@ const apart = {
     onLoad({ filter: /./, namespace: "nothing" }, () => ({ contents: "module.exports = {};" }));
     onLoad({ filter: /./, namespace: "lazy" }, async ({ path: name }) => ({
       contents: `module.exports = { __esModule: true, ${Object.keys(await import(name))
+        // Of a CommonJS module, Node 23 and later call the whole so.
+        .filter((each) => each !== "module.exports")
         .map((each) => `get ${each}() { return require("./${pieceOf(name)}.js").${each}; }`)
         .join(", ")} };`,
     }));

@@ -25,6 +25,8 @@ const WRONG: readonly (readonly [string, RegExp])[] = [
   ["run --max-flows 0", /'0' is invalid\. It must be a whole number from 1 to 33554432\./],
   ["run --max-flows 1e3", /'1e3' is invalid\. It must be a whole number/],
   ["run --max-backends 4194305", /It must be a whole number from 1 to 4194304\./],
+  ["dump flows --client nobody", /It must be like "10\.0\.0\.1"/],
+  ["dump flows --protocol icmp", /It must be one of TCP, UDP, SCTP\./],
   ["run --device eth0=fast", /After "=" it must be one of auto, xdp, tc, generic\./],
   ["run --metrics-services shop/web,shop", /It must be a number, or names such as/],
   ["run --cluster-cidr 10.0.0.0/33", /--cluster-cidr holds "10\.0\.0\.0\/33", which is no range/],
