@@ -21,9 +21,6 @@ const GRACE_FALLBACK_MS = 2000;
 export type MapName = keyof typeof layouts;
 export type OpenMaps = Readonly<Record<MapName, BpfMap>>;
 
-/** What the kernel says of a map that it has no memory for. */
-const TOO_LARGE: ReadonlySet<unknown> = new Set(["ENOMEM", "E2BIG"]);
-
 /** How many entries maps are created with. Maps that exist keep their size. */
 export type Capacities = Partial<Record<MapName, number>>;
 
@@ -147,7 +144,7 @@ function loadPrograms(object: BpfObject): void {
   try {
     object.load();
   } catch (cause) {
-    if (TOO_LARGE.has((cause as { code?: unknown }).code)) {
+    if ((cause as { code?: unknown }).code === "ENOMEM") {
       const fix = "it has no memory for maps of these sizes: give smaller ones with --max-…";
       throw new Error(`${(cause as Error).message}\n${fix}`, { cause });
     }
