@@ -54,7 +54,8 @@ export function nothingPinned({ folder }: Pins): UserError {
   );
 }
 
-function openReader(pins: Pins): DumpReader {
+/** Opens a folder's maps. Throws UserError if nothing is pinned. */
+export function openReader(pins: Pins): DumpReader {
   const reader = DumpReader.open(pins);
   if (reader) return reader;
   throw nothingPinned(pins);

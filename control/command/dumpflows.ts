@@ -1,12 +1,12 @@
 // `bpfsvc dump flows`: the connections that pass through the node, agent or no agent. What is there
 // comes from dataplane/flows.ts; this knows how it looks.
-import { type DumpFilter, DumpReader } from "../dataplane/dump.ts";
+import type { DumpFilter, DumpReader } from "../dataplane/dump.ts";
 import type { FlowFilter } from "../dataplane/flowfilter.ts";
 import { type Flow, Flows } from "../dataplane/flows.ts";
 import { openPinned } from "../dataplane/kernel.ts";
 import { Pins } from "../dataplane/pins.ts";
 import { type Format, formatData, formatEndpoint, formatTable } from "../print.ts";
-import { nothingPinned, openedInForce } from "./dump.ts";
+import { nothingPinned, openedInForce, openReader } from "./dump.ts";
 import { printWatched, type WatchOptions } from "./watching.ts";
 
 /** With `name` or `namespace`: only what was sent to frontends that such Services have now. */
@@ -17,22 +17,22 @@ export interface DumpFlowsOptions extends WatchOptions, DumpFilter, FlowFilter {
 /** Prints the connections as they are now. Throws UserError if nothing is pinned. */
 export async function dumpFlows(options: DumpFlowsOptions): Promise<void> {
   const pins = new Pins(options.pins);
-  const current = openedInForce(pins, open);
+  const current = openedInForce(pins, openFlows);
+  const services = openedInForce(pins, openReader);
+  const isOfServices = options.name !== undefined || options.namespace !== undefined;
   await printWatched(options, async () => {
-    const { flows, reader } = current();
-    const asked = await frontendsOf(reader, options);
-    const shown = [...flows.list(options)].filter((flow) => asked?.has(frontendOf(flow)) ?? true);
+    const asked = isOfServices ? await frontendsOf(services(), options) : undefined;
+    const flows = [...current().list(options)];
+    const shown = flows.filter((flow) => asked?.has(frontendOf(flow)) ?? true);
     return formatFlows(shown.sort(compare), options.output, { isFiltered: isFiltered(options) });
   });
 }
 
-function open(pins: Pins): { flows: Flows; reader: DumpReader } {
+function openFlows(pins: Pins): Flows {
   const maps = openPinned(pins);
-  const reader = DumpReader.open(pins);
-  if (!maps || !reader) throw nothingPinned(pins);
+  if (!maps) throw nothingPinned(pins);
   const readOnly = { readOnly: true };
-  const [flows, node] = [maps.svc_flows.mmap(readOnly), maps.svc_node.mmap(readOnly)];
-  return { flows: new Flows({ flows, node }), reader };
+  return new Flows({ flows: maps.svc_flows.mmap(readOnly), node: maps.svc_node.mmap(readOnly) });
 }
 
 function isFiltered({ name, namespace, protocol, ...places }: DumpFlowsOptions): boolean {
@@ -40,12 +40,11 @@ function isFiltered({ name, namespace, protocol, ...places }: DumpFlowsOptions):
   return [name, namespace, protocol, client, frontend, endpoint].some((each) => each !== undefined);
 }
 
-/** The frontends of the Services that are asked for, as texts; undefined: all there are. */
+/** The frontends of the Services that are asked for, as texts. */
 async function frontendsOf(
   reader: DumpReader,
   { name, namespace }: DumpFilter,
-): Promise<ReadonlySet<string> | undefined> {
-  if (name === undefined && namespace === undefined) return undefined;
+): Promise<ReadonlySet<string>> {
   const { services } = await reader.read({ name, namespace });
   return new Set(
     services.flatMap(({ protocol, frontends }) =>
