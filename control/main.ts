@@ -17,6 +17,7 @@ import { DEFAULT_PINS, ExitCode, UserError } from "./exit.ts";
 import { addFlags, FLAGS, SERVING_FLAGS, typedFlags } from "./flags.ts";
 import { LOG_LEVELS } from "./levels.ts";
 import { type PlaceFilter, parsePlace } from "./model/place.ts";
+import { PROTOCOLS } from "./model/rows.ts";
 import { FORMATS } from "./print.ts";
 import { parseChoice, type SeriesChoice } from "./serve/metrics/series.ts";
 
@@ -179,7 +180,7 @@ function place(text: string): PlaceFilter {
 
 function protocolOption(): Option {
   const option = new Option("--protocol <protocol>", "only connections of it");
-  const choices = ["TCP", "UDP", "SCTP"];
+  const choices = Object.keys(PROTOCOLS);
   return option.choices(choices).argParser((text: string) => {
     if (choices.includes(text.toUpperCase())) return text.toUpperCase();
     throw new InvalidArgumentError(`It must be one of ${choices.join(", ")}.`);

@@ -3,7 +3,7 @@
 // Knows nothing of endpoints or tables.
 import { addressFamily } from "./address.ts";
 import { objectName, type Problem } from "./objects.ts";
-import type { FrontendKind, FrontendRow, ServiceRow } from "./rows.ts";
+import { compareText, type FrontendKind, type FrontendRow, type ServiceRow } from "./rows.ts";
 import { sameData } from "./same.ts";
 
 /** A service port's wish to own a frontend. */
@@ -42,10 +42,6 @@ const FIELDS: Record<FrontendKind, string> = {
 
 function frontendKey(protocol: string, { address, port }: FrontendRow): string {
   return `${protocol} ${address} ${port}`;
-}
-
-function compareText(left: string, right: string): number {
-  return left === right ? 0 : left < right ? -1 : 1;
 }
 
 /**
