@@ -93,6 +93,7 @@ async function timeWrites({ node, fed, context }: Bed): Promise<number[]> {
   await fed.server.call({ do: "apply", object: onlyEndpoint(1) });
   await delay(500);
   const word = words.findIndex((value, at) => value !== before[at]);
+  if (word < 0) throw new Error(`A change was not in svc_services of '${node.name}' in 500 ms`);
   const times: number[] = [];
   for (let turn = 0; turn < context.rounds(CHANGES); turn++) {
     const value = Atomics.load(words, word);
