@@ -39,6 +39,8 @@ const MOVES = [
 ] as const;
 type Move = (typeof MOVES)[number];
 const PATHS = { "pod-a1": "stack", "pod-b1": "redirect" } as const;
+/** Two flows for each connection. */
+const USED = 'bpfsvc_map_entries{map="svc_flows"}';
 const TERMINATING = { ready: false, serving: true, terminating: true };
 
 /** A connection that goes on all the time. */
@@ -133,6 +135,29 @@ class Play {
       flows: Flow[];
     };
     return flows.map((each) => each.client);
+  }
+
+  /** Waits until the agent's metrics have each kind of talk as often as there are such talks. */
+  async isCounted(): Promise<void> {
+    const { node } = this.stage;
+    const series = FAMILIES.flatMap((family) =>
+      ["TCP", "UDP"].map((protocol) => {
+        const labels = [`ip_family="IPv${family.slice(-1)}"`, `protocol="${protocol}"`];
+        const of = this.talks.filter(
+          (talk) => talk.family === family && talk.protocol === protocol,
+        );
+        return `bpfsvc_flows{${labels},state="established"} ${of.length}`;
+      }),
+    );
+    const isIn = async () => {
+      const url = "http://127.0.0.1:10249/metrics";
+      const { stdout } = await node.run(["curl", "-s", "-m", "5", url]);
+      const lines = new Set(stdout.split("\n"));
+      return (
+        series.every((line) => lines.has(line)) && lines.has(`${USED} ${2 * this.talks.length}`)
+      );
+    };
+    await waitFor(isIn, { what: `${series.join(", ")} in /metrics` });
   }
 
   /** Compares the dump with all talks, each at the endpoint given for it. */
@@ -244,6 +269,8 @@ async function dumpWithout(t: ExecutionContext, play: Play, bed: Bed): Promise<v
   t.is(nowhere.code, 3);
   t.regex(nowhere.stderr, /[Nn]othing/);
   await stage.startAgent(agentOptions(bed));
+  // An agent sweeps when it starts, and counts what it leaves.
+  await play.isCounted();
 }
 
 for (const bed of BEDS)
