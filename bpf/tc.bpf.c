@@ -285,7 +285,6 @@ static __always_inline int translate_icmp(struct __sk_buff *ctx, struct passage 
  */
 __noinline int translate_unusual(struct __sk_buff *ctx, struct passage *passage)
 {
-	const struct address *asked;
 	int what;
 
 	if (!passage)
@@ -303,9 +302,7 @@ __noinline int translate_unusual(struct __sk_buff *ctx, struct passage *passage)
 		return translate_icmp(ctx, passage);
 	case UNUSUAL_LOST:
 		/* Untranslated it would go somewhere else, unless the node itself is meant. */
-		asked = &passage->packet.tuple.destination;
-		if (passage->leaving || !(filter_lookup(asked) & FILTER_FRONTEND) ||
-		    address_is_own(asked))
+		if (passage->leaving || !address_is_served(&passage->packet.tuple.destination))
 			return TC_ACT_UNSPEC;
 		reason_count(REASON_FRAGMENT_LOST);
 		return TC_ACT_SHOT;

@@ -198,6 +198,16 @@ __noinline int unusual_read(struct __sk_buff *ctx, struct packet *packet, bool i
 	return transport_read(ctx, packet) ? UNUSUAL_PACKET : UNUSUAL_OTHER;
 }
 
+/* Whether ports of an address that is not the node's are a Service's: all such have a wildcard.
+ * svc_filter alone would take strangers' for one. */
+static __always_inline bool address_is_served(const struct address *address)
+{
+	struct frontend_key key = { .address = *address };
+
+	return filter_lookup(address) & FILTER_WILDCARD && !address_is_own(address) &&
+	       !frontend_is_left(wildcard_lookup(&key));
+}
+
 /*
  * Takes a packet out of a tunnel that another node has put it in, if it is for an endpoint here
  * and the packet in it for a Service. TC_ACT_OK: the packet at hand is that one now. Not static, so
@@ -205,8 +215,8 @@ __noinline int unusual_read(struct __sk_buff *ctx, struct packet *packet, bool i
  */
 __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 {
-	struct packet *packet;
 	struct address inner;
+	struct packet *packet;
 	__s32 bytes;
 
 	if (!passage)
@@ -231,8 +241,7 @@ __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 			return TC_ACT_UNSPEC;
 		address_from_ipv4(&inner, ip.daddr);
 	}
-	if (!(filter_lookup(&inner) & FILTER_FRONTEND) || address_is_own(&inner) ||
-	    !leads_inside(ctx, passage->ifindex, &packet->tuple))
+	if (!address_is_served(&inner) || !leads_inside(ctx, passage->ifindex, &packet->tuple))
 		return TC_ACT_UNSPEC;
 	passage->tunnel.endpoint = packet->tuple.destination;
 	passage->tunnel.port = packet->tuple.destination_port;

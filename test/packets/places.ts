@@ -1,5 +1,8 @@
 // Addresses of the packet tests' bed, by family: those of the lab's routed network, and some that
 // nobody has. Knows nothing of packets.
+import { limit } from "../../bindings/layout.ts";
+import { addressBytes, addressHash } from "../../control/dataplane/maps.ts";
+import { formatAddress } from "../../control/model/address.ts";
 
 export const PLACES = {
   4: {
@@ -48,3 +51,17 @@ export const MACS = {
   nodeB: "02:00:00:00:00:02",
   somebody: "02:00:00:00:00:99",
 } as const;
+
+/** An address that nobody has, and that svc_filter takes for another. */
+export function filterTwin(address: string): string {
+  const positions = limit.FILTER_WORDS * limit.FILTER_POSITIONS;
+  const wanted = addressBytes(address);
+  const position = addressHash(wanted) % positions;
+  const bytes = Uint8Array.from(wanted);
+  for (let number = 0; number < 2 ** 24; number++) {
+    bytes.set([number >> 16, number >> 8, number], 13);
+    if (addressHash(bytes) % positions === position && Buffer.compare(bytes, wanted) !== 0)
+      return formatAddress(bytes);
+  }
+  throw new Error(`the filter takes no address for ${address}`);
+}

@@ -1,5 +1,6 @@
 // Direct server return: requests go to endpoints of other nodes in a tunnel, and are taken out of
 // it where the endpoint is; replies go to the client from there.
+import { filterTwin } from "../places.ts";
 import { ENDPOINT_PORT, LOCAL_PORT, NODE_PORT, PORT } from "../services.ts";
 import {
   everyTransport,
@@ -86,6 +87,7 @@ function strange(words: Words): Step[] {
   const inside = (destination: string) => `${ip(at.client, destination)}/${udp(KEPT, LOCAL_PORT)}`;
   const tunnels = [
     `${outer(words, [at.nodeB, at.local])}/${inside(at.stranger)}`,
+    `${outer(words, [at.nodeB, at.local])}/${inside(filterTwin(at.vip))}`,
     `${outer(words, [at.nodeB, at.stranger])}/${inside(at.vip)}`,
     `${outer(words, [at.nodeB, at.remote])}/${inside(at.vip)}`,
   ];

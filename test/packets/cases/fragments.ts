@@ -1,5 +1,6 @@
 // Datagrams in fragments: later ones have no ports, and follow the first; those that overtake it
 // are lost, never sent somewhere else.
+import { filterTwin } from "../places.ts";
 import { ENDPOINT_PORT, LOCAL_PORT, PORT } from "../services.ts";
 import { KEPT, LONG_PAYLOAD, TAKEN, TRANSPORTS, type Transport, type Words } from "../words.ts";
 import type { Case, Step } from "./cases.ts";
@@ -146,6 +147,17 @@ export const FRAGMENTS: readonly Case[] = [
   {
     title: "fragments of SCTP whose ports would change are lost: its checksum cannot follow",
     steps: (words) => lost(fragments(words, requestThroughNode(words, "SCTP"), { order: [0, 1] })),
+  },
+  {
+    title: "fragments to others are left alone in any order, also where the filter errs",
+    steps: (words) => {
+      const { at, ip } = words;
+      const datagram = requestThroughNode(words, "UDP");
+      return [at.stranger, filterTwin(at.vip)].flatMap((stranger) => {
+        const from = { ...datagram.from, head: ip(at.client, stranger) };
+        return untouched(fragments(words, { ...datagram, from }, { order: [2, 0, 1] }), "ingress");
+      });
+    },
   },
   {
     title: "a datagram of one fragment is an ordinary one",
