@@ -389,7 +389,7 @@ struct device {
 
 /* svc_node, of one element: what programs need to know of this node, kept by the agent. */
 struct node {
-	struct address source[NODE_SOURCES]; /* this node's addresses; an index is not used again */
+	struct address source[NODE_SOURCES]; /* this node's addresses, the same while one is used */
 	struct service_range pods[2];	     /* where pods are, of IPv4 and IPv6 (§10.8) */
 	__u32 hash_key[10]; /* of the flows' hash, random, the same as long as svc_flows lives */
 	__u16 nat_first;    /* ports that rewritten sources may get */

@@ -121,6 +121,16 @@ export class Flows {
     }
   }
 
+  /** The indexes of this node's addresses in svc_node that connections are sent on from. */
+  sourcesInUse(): Set<number> {
+    const used = new Set<number>();
+    for (let number = 0; number < this.capacity; number++) {
+      const lock = this.#lock(number);
+      if (kindOf(lock) !== flowKind.FLOW_FREE) used.add(sourceOf(lock));
+    }
+    return used;
+  }
+
   /**
    * Takes out what is over and, given `serves`, UDP that leads to an endpoint that does not.
    * Returns how many flows of each were taken out. Other work goes on in between, and so do
@@ -192,7 +202,7 @@ export class Flows {
 
   #read(number: number, lock: number): Flow {
     const row = flowLayout.read(this.#view, number * flowLayout.bytes);
-    const source = (lock >>> limit.FLOW_SOURCE_SHIFT) & (limit.NODE_SOURCES - 1);
+    const source = sourceOf(lock);
     const client = formatAddress(row.client);
     return {
       protocol: PROTOCOLS.get(protocolOf(lock)) ?? "TCP",
@@ -243,6 +253,10 @@ function machineNow(): bigint {
 
 function kindOf(lock: number): number {
   return (lock >>> limit.FLOW_KIND_SHIFT) & 3;
+}
+
+function sourceOf(lock: number): number {
+  return (lock >>> limit.FLOW_SOURCE_SHIFT) & (limit.NODE_SOURCES - 1);
 }
 
 function protocolOf(lock: number): number {

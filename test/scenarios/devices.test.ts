@@ -16,11 +16,13 @@ import {
   deviceRow,
   dumpDevices,
   ip,
+  knownAddresses,
   openHops,
   Stranger,
   served,
   TC,
   unserved,
+  wearOutAddresses,
 } from "./devices.ts";
 import { COMMAND, Stage } from "./stage.ts";
 import { buildVariant } from "./variant.ts";
@@ -259,6 +261,22 @@ stageTest(
     await stage.agent.stop();
     await stage.startAgent();
     t.is(ids("holder").length, before.links.length);
+  },
+);
+
+stageTest(
+  "a node that has had many addresses takes on new ones, and breaks no connection for it",
+  async (t, stage) => {
+    const { node } = stage;
+    await stage.agent.stop();
+    const before = knownAddresses(node);
+    const busy = wearOutAddresses(node);
+    await stage.startAgent();
+    await ip(node, "link add br9 type bridge", "link set br9 up", "addr add 10.97.9.1/24 dev br9");
+    await served(node, "br9", ({ sources }) => sources.includes("10.97.9.1"));
+    const after = knownAddresses(node).filter((address) => address !== undefined);
+    t.deepEqual(after.sort(), [...before, busy, "10.97.9.1"].filter(Boolean).sort());
+    t.notRegex(stage.agentOutput(), / warn | error/);
   },
 );
 

@@ -5,7 +5,7 @@ import { release } from "node:os";
 import path from "node:path";
 import type { ExecutionContext } from "ava";
 import { filterPoint, findFilter } from "../../bindings/filter.ts";
-import { device, hop } from "../../bindings/layout.ts";
+import { device, flow, flowKind, flowState, hop, limit } from "../../bindings/layout.ts";
 import { BpfLink, deviceHook, xdpFlag } from "../../bindings/link.ts";
 import { BpfMap } from "../../bindings/map.ts";
 import { NetlinkSocket, netlinkProtocol } from "../../bindings/netlink.ts";
@@ -14,6 +14,7 @@ import { listLinks } from "../../bindings/rtnetlink.ts";
 import { insideNetns } from "../../bindings/system.ts";
 import type { DeviceDump, DumpedDevice } from "../../control/dataplane/devices/dump.ts";
 import { filterPlace } from "../../control/dataplane/devices/hooks.ts";
+import { NodeMap } from "../../control/dataplane/devices/node.ts";
 import { type DeviceHook, Pins } from "../../control/dataplane/pins.ts";
 import type { LabNode } from "../../lab/lab.ts";
 import { waitFor } from "../../lab/wait.ts";
@@ -129,6 +130,35 @@ export function deviceRow(node: LabNode, ifindex: number) {
   const value = map.get(new Uint8Array(Uint32Array.of(ifindex).buffer));
   map.close();
   return value && device.read(new DataView(value.buffer, value.byteOffset), 0);
+}
+
+/**
+ * Makes this node have had as many addresses as svc_node takes, while no agent runs, and a
+ * connection that is sent on from the first of those that went, which is returned.
+ */
+export function wearOutAddresses(node: LabNode): string {
+  const [nodes, flows] = (["svc_node", "svc_flows"] as const).map((name) =>
+    BpfMap.openPinned(new Pins(node.pins).mapPath(name)),
+  );
+  const table = new NodeMap(nodes!.mmap());
+  const { length } = table.addresses;
+  for (let index = length; index < limit.NODE_SOURCES - 1; index++)
+    table.indexOf(`198.18.0.${index}`);
+  const lock =
+    (flowKind.FLOW_REVERSE << limit.FLOW_KIND_SHIFT) |
+    ((length + 1) << limit.FLOW_SOURCE_SHIFT) |
+    (flowState.FLOW_REPLIED << limit.FLOW_STATE_SHIFT);
+  new DataView(flows!.mmap().buffer).setUint32(flow.offset.lock, lock, true);
+  for (const map of [nodes!, flows!]) map.close();
+  return table.addressOf(length + 1)!;
+}
+
+/** The addresses of this node that programs know, by index; undefined where there is none. */
+export function knownAddresses(node: LabNode): (string | undefined)[] {
+  const map = BpfMap.openPinned(new Pins(node.pins).mapPath("svc_node"));
+  const table = new NodeMap(map.mmap());
+  map.close();
+  return Array.from({ length: limit.NODE_SOURCES }, (_, index) => table.addressOf(index));
 }
 
 /** svc_hops as memory, until the end of the test. */

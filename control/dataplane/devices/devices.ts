@@ -2,7 +2,7 @@
 // which no program meets half of it: addresses, rows, programs; and back. Knows what the network is
 // now, not when it changes.
 import { errnoNumber } from "../../../bindings/errors.ts";
-import { deviceNote, device as layout } from "../../../bindings/layout.ts";
+import { deviceNote, device as layout, limit } from "../../../bindings/layout.ts";
 import type { Link } from "../../../bindings/rtnetlink.ts";
 import { canSendFrames } from "../../../bindings/xdp.ts";
 import { NodeFilter } from "../filter.ts";
@@ -140,18 +140,32 @@ export class Devices {
     const primary = wanted.length === 0 ? [] : facts.addresses.filter((each) => own.has(each));
     const sources = new Map<string, number>();
     for (const address of new Set([...primary, ...used])) {
-      const index = node.indexOf(address);
+      const index = node.indexOf(address) ?? this.#reuseIndex(address, own);
       if (index !== undefined) sources.set(address, index);
       else
         problems.push({
           key: address,
-          message: `svc_node has no room for this address of the node: restart with new maps`,
+          message:
+            "svc_node has no room for this address of the node: no connection is sent on from it " +
+            `until fewer than ${limit.NODE_SOURCES} are in use, by devices and by connections`,
         });
     }
     const present = wanted.length === 0 ? [] : node.addresses.filter((each) => own.has(each));
     this.#filter.set(present.map(addressBytes));
     frontends.setOwnAddresses(own);
     return sources;
+  }
+
+  /** The index of an address that the node has no more, if no row and no connection refers to it. */
+  #reuseIndex(address: string, own: ReadonlySet<string>): number | undefined {
+    const { node, flows } = this.#storage;
+    const used = flows.sourcesInUse();
+    for (const row of this.#table.actual.values()) {
+      const { sourceIpv4, sourceIpv6 } = read(row);
+      used.add(sourceIpv4).add(sourceIpv6);
+    }
+    node.release((each, index) => own.has(each) || used.has(index));
+    return node.indexOf(address);
   }
 
   /** Writes the rows of devices that are new before programs run there. */

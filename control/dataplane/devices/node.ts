@@ -1,5 +1,6 @@
-// svc_node: what programs need to know of this node. Addresses get an index for good; the rest is
-// written as one word each, so that no program sees half of it. Finds nothing out.
+// svc_node: what programs need to know of this node. Addresses keep their index while anything may
+// use it; the rest is written as one word each, so that no program sees half of it. Finds nothing
+// out.
 import { randomBytes } from "node:crypto";
 import { limit, node, serviceRange } from "../../../bindings/layout.ts";
 import { type AddressRange, formatAddress, formatRange } from "../../model/address.ts";
@@ -47,7 +48,7 @@ export class NodeMap {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
   readonly #words: BigUint64Array;
-  /** The index of every address that has ever had one. */
+  /** The index of every address that has one. */
   readonly #indexes = new Map<string, number>();
 
   /** Takes over what the memory holds. Writes nothing. */
@@ -71,11 +72,23 @@ export class NodeMap {
   indexOf(address: string): number | undefined {
     const known = this.#indexes.get(address);
     if (known !== undefined) return known;
-    const index = this.#indexes.size + 1;
-    if (index >= limit.NODE_SOURCES) return undefined;
-    this.#addressAt(index).set(addressBytes(address));
-    this.#indexes.set(address, index);
-    return index;
+    const taken = new Set(this.#indexes.values());
+    for (let index = 1; index < limit.NODE_SOURCES; index++) {
+      if (taken.has(index)) continue;
+      this.#addressAt(index).set(addressBytes(address));
+      this.#indexes.set(address, index);
+      return index;
+    }
+    return undefined;
+  }
+
+  /** Takes back the indexes of addresses that nothing uses. */
+  release(isUsed: (address: string, index: number) => boolean): void {
+    for (const [address, index] of this.#indexes) {
+      if (isUsed(address, index)) continue;
+      this.#addressAt(index).fill(0);
+      this.#indexes.delete(address);
+    }
   }
 
   /** The addresses that have an index. */
