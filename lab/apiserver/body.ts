@@ -12,6 +12,13 @@ const SLOW_STEP_MS = 50;
 /** Pieces are joined up to this size, so that a list of small objects is few writes. */
 const BATCH_BYTES = 65_536;
 
+let lastWrite = 0n;
+
+/** process.hrtime() when bytes of any answer were last handed to their connection. */
+export function timeOfLastWrite(): bigint {
+  return lastWrite;
+}
+
 /** An answer under way. Bytes are sent in the order of the calls. */
 export class Body {
   readonly #response: Http2ServerResponse;
@@ -131,6 +138,7 @@ export class Body {
         resolve();
       };
       this.#response.once("close", done);
+      lastWrite = process.hrtime.bigint();
       this.#response.write(bytes, done);
     });
   }

@@ -44,9 +44,13 @@ test("it obeys commands one by one and says when each began", async (t) => {
     BigInt(applied.nanoseconds) > before && BigInt(applied.nanoseconds) < process.hrtime.bigint(),
   );
   const watch = await ask(description, "/api/v1/services?watch=1");
-  const { value } = await remote.call({ do: "delete", identity: serviceNamed("a") });
-  t.is(value, Number(applied.value) + 1);
+  const deleted = await remote.call({ do: "delete", identity: serviceNamed("a") });
+  t.is(deleted.value, Number(applied.value) + 1);
   const events = await watch.events(2);
+  const received = process.hrtime.bigint();
+  const { value: sent } = await remote.call({ do: "lastWrite" });
+  t.true(BigInt(deleted.nanoseconds) < BigInt(sent as string));
+  t.true(BigInt(sent as string) < received);
   t.deepEqual(
     events.map(({ type }) => type),
     ["ADDED", "DELETED"],

@@ -1,7 +1,7 @@
 // What a running API server can be told from outside, as plain data: one command, one reply. Knows
 // the server, not the channel that commands come over.
-
 import type { Denial } from "./access.ts";
+import { timeOfLastWrite } from "./body.ts";
 import type { Aim, BodyEffect, Fault } from "./faults.ts";
 import type { ApiObject, Identity } from "./objects.ts";
 import type { ApiServer, RequestRecord } from "./server.ts";
@@ -17,7 +17,7 @@ export type Command =
   | { do: "countOpen"; aim: Aim }
   | { do: "issueToken"; user: string; expiresInSeconds?: number }
   | { do: "expireToken"; token: string }
-  | { do: "requests" };
+  | { do: "requests" | "lastWrite" };
 
 /** How to reach the server. */
 export interface Description {
@@ -66,6 +66,8 @@ function obey(server: ApiServer, command: Command): Value {
       return void server.access.expireToken(command.token);
     case "requests":
       return server.requests;
+    case "lastWrite":
+      return String(timeOfLastWrite());
     default: {
       const { do: unknown } = command as { do?: unknown };
       throw new Error(`There is no command '${unknown}'; give one of control.ts in "do"`);
