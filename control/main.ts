@@ -11,6 +11,7 @@ import {
   FORWARDING,
   MASQUERADE,
 } from "./command/deviceoptions.ts";
+import type { DumpDevicesOptions } from "./command/dumpdevices.ts";
 import type { DumpFlowsOptions } from "./command/dumpflows.ts";
 import type { RunOptions } from "./command/runoptions.ts";
 import { DEFAULT_PINS, ExitCode, UserError } from "./exit.ts";
@@ -165,7 +166,10 @@ function dumpDevicesCommand(): Command {
     .description("print the devices that the packet path serves, how and why so")
     .action(async (_, command: Command) => {
       const { dumpDevices } = await import("./command/dumpdevices.ts");
-      await dumpDevices(command.optsWithGlobals());
+      const { namespace, ...options } = command.optsWithGlobals();
+      if (namespace !== undefined)
+        throw new UserError("Devices are of no namespace: leave out --namespace", ExitCode.usage);
+      await dumpDevices(options as DumpDevicesOptions);
     });
 }
 

@@ -33,6 +33,7 @@ const WRONG: readonly (readonly [string, RegExp])[] = [
   ["plan", /required option '--manifests <path>' not specified/],
   ["dump -o csv", /Allowed choices are table, wide, json, yaml/],
   ["dump devices eth0", /too many arguments for 'devices'/],
+  ["dump devices -n shop", /Devices are of no namespace: leave out --namespace/],
   ["dump flows --all", /unknown option '--all'/],
   ["dump shop/web/http", /"shop\/web\/http" is no name: write NAME or NAMESPACE\/NAME/],
   ["dump shop/", /"shop\/" is no name/],

@@ -12,6 +12,11 @@ import { localAddresses } from "../source/host.ts";
 const TICK_MS = 1000;
 /** The longest time that a namespace's new addresses are not known. */
 const RESCAN_MS = 30_000;
+/**
+ * Of so much time one part is spent on looking for clients, at most: whoever is not to be found
+ * may ask again and again, and a node may have thousands of processes to look at.
+ */
+const LEAST_REST = 50;
 
 export interface SurroundingsOptions {
   cluster: Cluster;
@@ -29,6 +34,7 @@ export class Surroundings {
   readonly #options: SurroundingsOptions;
   #timer: NodeJS.Timeout | undefined;
   #scannedAt = 0;
+  #restsUntil = 0;
   #unknown = 0n;
   /** What could not be done, as told already. */
   readonly #told = new Set<string>();
@@ -64,16 +70,17 @@ export class Surroundings {
       cluster.setLocalAddresses(localAddresses());
       if (cluster.isDirty) onChange();
     }
-    const unknown = unknownClients();
-    const isLate = performance.now() - this.#scannedAt >= RESCAN_MS;
-    if (unknown !== this.#unknown || isLate) this.#scan();
-    this.#unknown = unknown;
+    const now = performance.now();
+    const isLate = now - this.#scannedAt >= RESCAN_MS;
+    const isAsked = unknownClients() !== this.#unknown && now >= this.#restsUntil;
+    if (isAsked || isLate) this.#scan();
   }
 
   /** Finds out who asks from where, for source ranges (§8) and the short-circuit of pods (§6.3). */
   #scan(): void {
-    const { cgroup, clients } = this.#options;
+    const { cgroup, clients, unknownClients } = this.#options;
     this.#scannedAt = performance.now();
+    this.#unknown = unknownClients();
     try {
       const { clients: found } = findClients(
         { cgroup, onHidden: (why) => this.#tell(whatHides(why)) },
@@ -83,6 +90,8 @@ export class Surroundings {
     } catch (error) {
       this.#tell((error as Error).message);
     }
+    const now = performance.now();
+    this.#restsUntil = now + (now - this.#scannedAt) * LEAST_REST;
   }
 
   /** Where pods are told by their devices, every other namespace of the cgroup is a pod's. */
