@@ -25,6 +25,8 @@ export interface Guest {
   /** What tells this kernel from the others, for its tests: kernels.ts. */
   name: string;
   kernel: Unpacked;
+  /** Features of a CPU that it does not get. */
+  cpuLacks: readonly string[] | undefined;
   /** The bundled tests, below build/. */
   tests: string;
   /** A folder for its files, which may stay behind. */
@@ -95,7 +97,7 @@ async function buildInitramfs({ kernel, folder }: Guest): Promise<void> {
 }
 
 function machineCommand(
-  { name, kernel, tests, folder }: Guest,
+  { name, kernel, cpuLacks = [], tests, folder }: Guest,
   { socket, console }: { socket: string; console: string },
 ): string[] {
   const environment = {
@@ -107,14 +109,14 @@ function machineCommand(
     wanted: kernel.release,
   };
   const words = Object.entries(environment).map(([key, value]) => `${key}="${value}"`);
+  const lacks = cpuLacks.map((feature) => `,-${feature}`).join("");
   // What costs much under emulation and changes no outcome is off, among it instructions that
   // work byte by byte there.
   const quick = "mitigations=off init_on_alloc=0 hardened_usercopy=off clearcpuid=rep_good";
   const kernelLine = `console=ttyS1 quiet panic=-1 oops=panic no_timer_check ${quick}`;
   return [
     "qemu-system-x86_64",
-    // 6.12 crashes under QEMU 7.2 with cx16.
-    ...["-accel", "tcg,thread=multi", "-cpu", "max,-cx16,-erms,-fsrm", "-smp", "2"],
+    ...["-accel", "tcg,thread=multi", "-cpu", `max,-erms,-fsrm${lacks}`, "-smp", "2"],
     ...["-m", MEMORY, "-display", "none", "-nodefaults", "-no-reboot"],
     ...["-serial", "stdio", "-serial", `file:${console}`],
     ...["-kernel", path.join(kernel.folder, "vmlinuz")],

@@ -61,7 +61,8 @@ async function runOn(kernel: Kernel, { unpacked, tests, tally }: Work): Promise<
   const results = new Results(unpacked.release, tally);
   const started = performance.now();
   try {
-    const guest = { name: kernel.name, kernel: unpacked, tests, folder };
+    const { name, cpuLacks } = kernel;
+    const guest = { name, cpuLacks, kernel: unpacked, tests, folder };
     await runGuest(guest, (line) => results.take(line));
     if (results.planned !== results.count)
       throw new Error(`It told of ${results.count} tests, not of ${results.planned}`);
