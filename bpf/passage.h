@@ -455,8 +455,10 @@ __noinline int passage_balance(struct passage *passage)
 	request.key.port = passage->packet.tuple.destination_port;
 	request.key.protocol = protocol_to_ip(passage->packet.tuple.protocol);
 	frontend = frontend_find(&request.key);
-	return frontend_is_left(frontend) ? VERDICT_NONE :
-					    balance(&request, frontend, &passage->choice);
+	/* Node ports of loopback addresses are for sockets alone. */
+	if (frontend_is_left(frontend) || address_is_martian(&request.key.address))
+		return VERDICT_NONE;
+	return balance(&request, frontend, &passage->choice);
 }
 
 /* The flow of a packet that another node has chosen the endpoint of. */

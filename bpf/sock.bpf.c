@@ -168,6 +168,21 @@ static __always_inline bool is_fresh(struct bpf_sock_addr *ctx)
 }
 
 /*
+ * Whether a node port of a loopback address, if that is one, is this socket's to ask: in the node's
+ * own network namespace, and not from loopback, where no endpoint would answer to (semantics §9.5).
+ */
+static __always_inline bool may_ask(const struct request *request, __u64 frontend)
+{
+	struct address source;
+
+	if (frontend_kind(frontend) != FRONTEND_NODE_PORT ||
+	    !address_is_martian(&request->key.address))
+		return true;
+	return bpf_get_netns_cookie(request->context) == node_netns &&
+	       !(bound_address(request->context, &source) && address_is_martian(&source));
+}
+
+/*
  * One connect or send: Service address in, endpoint address out. A UDP socket stays with the
  * endpoint it got; a TCP connection is one choice. 1 lets the call go on, 0 fails it.
  */
@@ -191,6 +206,8 @@ static __always_inline int translate(struct bpf_sock_addr *ctx, bool ipv6, bool 
 			socket_direct(ctx, &request.key);
 		return 1;
 	}
+	if (!may_ask(&request, frontend))
+		return 1;
 	if (udp && !is_fresh(ctx))
 		request.keep = socket_recall(ctx, &request.key);
 	verdict = balance(&request, frontend, &choice);

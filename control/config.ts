@@ -197,6 +197,7 @@ function proxyConfig(values: Values): ProxyConfig {
     bridgeInterface: values["detectLocal.bridgeInterface"],
     interfaceNamePrefix: values["detectLocal.interfaceNamePrefix"],
     masqueradeAll: values[`${sectionOf(values)}.masqueradeAll`],
+    localhostNodePorts: values["iptables.localhostNodePorts"],
     primaryAddress: bindAddress === "0.0.0.0" || bindAddress === "::" ? "" : bindAddress,
     externalIPs: values.featureGates.get(EXTERNAL_IPS_GATE) ?? true,
   };

@@ -37,7 +37,7 @@ const DEFAULTS: Record<string, unknown> = {
   iptables: {
     masqueradeBit: 14,
     masqueradeAll: false,
-    localhostNodePorts: true,
+    localhostNodePorts: false,
     syncPeriod: "30s",
     minSyncPeriod: "1s",
   },

@@ -203,10 +203,10 @@ export const FIELDS = {
   }),
   "iptables.masqueradeAll": field(BOOLEAN, MASQUERADE),
   "iptables.localhostNodePorts": field(BOOLEAN, {
-    initial: true,
-    duty: { inert: "node ports are not served on loopback addresses" },
+    // kube-proxy has true, of which its mode nftables, which is followed here, knows nothing.
+    initial: false,
     flags: ["iptables-localhost-nodeports"],
-    keepsZero: true,
+    help: "serve node ports at 127.0.0.1 and [::1] too, to the node's own processes",
   }),
   "iptables.syncPeriod": field(period(), SYNC),
   "iptables.minSyncPeriod": field(duration(), MIN_SYNC),

@@ -12,6 +12,8 @@ export type DetectLocalMode =
 export interface ProxyConfig {
   /** Where node ports are served; no ranges of a family: on all its local addresses (§9.1). */
   nodePortAddresses: "primary" | readonly AddressRange[];
+  /** Whether loopback is among these, for processes of the node (§9.5). */
+  localhostNodePorts: boolean;
   /** How traffic of pods is told from other traffic (§10.8). */
   detectLocalMode: DetectLocalMode;
   /** For mode ClusterCIDR: of each family the first counts, without one there is no detector. */
@@ -31,6 +33,7 @@ export interface ProxyConfig {
 /** What kube-proxy in nftables mode does unless told otherwise (§9.3). */
 export const DEFAULT_CONFIG: ProxyConfig = {
   nodePortAddresses: "primary",
+  localhostNodePorts: false,
   detectLocalMode: "ClusterCIDR",
   clusterCIDRs: [],
   bridgeInterface: "",

@@ -1,6 +1,7 @@
 // First packets where the vectors have no case: detection by device, overlapping kinds of
 // addresses, and words for people.
 import test from "ava";
+import { parseRange } from "./address.ts";
 import { Cluster } from "./cluster.ts";
 import { DEFAULT_CONFIG, type ProxyConfig } from "./config.ts";
 import { decide, type Packet } from "./decision.ts";
@@ -82,3 +83,16 @@ test("a decision against a packet says why", (t) => {
   t.is(decideFor({ protocol: "UDP", destination: "192.168.50.2" }), "untouched: noService");
   t.is(decideFor({ source: "2001:db8::1" }), "untouched: noService");
 });
+
+for (const [source, expected] of [
+  ["127.0.0.1", "10.244.1.1 rewritten, 10.244.2.2 rewritten"],
+  ["192.168.50.2", "10.244.1.1 rewritten, 10.244.2.2 rewritten"],
+  ["10.244.1.7", "untouched: noService"],
+  ["203.0.113.1", "untouched: noService"],
+] as const)
+  test(`a node port of localhost, asked from ${source}: ${expected}`, (t) => {
+    const pods = { clusterCIDRs: [parseRange("10.244.0.0/16")!] };
+    const packet = { source, destination: "127.0.0.1", port: 30080 };
+    t.is(decideFor(packet, { ...pods, localhostNodePorts: true }), expected);
+    t.is(decideFor(packet, pods), "untouched: noService");
+  });

@@ -137,6 +137,9 @@ export function decide(packet: Packet, serving: Serving): Decision {
   const hit = findFrontend(serving.rows, packet);
   if (hit === undefined) return decideUncaptured(packet, serving);
   const { row, frontend } = hit;
+  // Loopback is each network namespace's own, and a packet of another's a martian (§9.5).
+  if (isLoopback(packet.destination) && senderOf(packet, serving) !== "node")
+    return { outcome: "untouched", reason: "noService" };
   const isGuarded = frontend.kind === "loadBalancer" && row.sources !== undefined;
   // Before the endpoints are looked at: a stranger learns nothing of them (§8.3, §8.5).
   if (isGuarded && !isInAny(packet.source, row.sources!.ranges)) {

@@ -87,22 +87,30 @@ function primaryRanges({ ipv4, ipv6 }: NodePortAddresses): AddressRange[] {
 
 /**
  * The addresses that serve node ports: of each family the local ones within its ranges, or all of
- * them if nothing restricts it; never loopback (§9.4, §9.5).
+ * them if nothing restricts it; of loopback those that are called localhost, if that is asked for
+ * and no range leaves them out (§9.4, §9.5).
  */
 export function nodePortAddresses(
-  { nodePortAddresses: wanted }: Pick<ProxyConfig, "nodePortAddresses">,
+  {
+    nodePortAddresses: wanted,
+    localhostNodePorts,
+  }: Pick<ProxyConfig, "nodePortAddresses" | "localhostNodePorts">,
   { primary, local }: HostAddresses,
 ): NodePortAddresses {
   const ranges = rangesOf(wanted, primary);
   // The Node object says that its primary address is this node's, whoever translates to it.
   const own = wanted === "primary" ? [...primary.ipv4, ...primary.ipv6, ...local] : local;
   const candidates = groupByFamily(own.filter((address) => !isLoopback(address)));
-  const choose = (addresses: readonly string[], family: 4 | 6) => {
-    const restricting = restrictingRanges(ranges, { family });
-    if (restricting === undefined) return addresses;
-    return addresses.filter((address) => restricting.some((range) => isInRange(address, range)));
+  const choose = (addresses: readonly string[], localhost: string) => {
+    const within = (restricting: readonly AddressRange[] | undefined, address: string) =>
+      restricting === undefined || restricting.some((range) => isInRange(address, range));
+    const restricting = restrictingRanges(ranges, { family: addressFamily(localhost) });
+    const chosen = addresses.filter((address) => within(restricting, address));
+    const hasLocalhost =
+      localhostNodePorts && (wanted === "primary" || within(restricting, localhost));
+    return hasLocalhost ? [...chosen, localhost] : chosen;
   };
-  return { ipv4: choose(candidates.ipv4, 4), ipv6: choose(candidates.ipv6, 6) };
+  return { ipv4: choose(candidates.ipv4, "127.0.0.1"), ipv6: choose(candidates.ipv6, "::1") };
 }
 
 /**
@@ -115,8 +123,10 @@ export function listenAddresses(
 ): NodePortAddresses {
   const ranges = rangesOf(wanted, primary);
   const isOpen = (family: 4 | 6) => restrictingRanges(ranges, { family }) === undefined;
+  const beyond = (addresses: readonly string[]) =>
+    addresses.filter((address) => !isLoopback(address));
   return {
-    ipv4: isOpen(4) ? ["0.0.0.0"] : served.ipv4,
-    ipv6: isOpen(6) ? ["::"] : served.ipv6,
+    ipv4: isOpen(4) ? ["0.0.0.0"] : beyond(served.ipv4),
+    ipv6: isOpen(6) ? ["::"] : beyond(served.ipv6),
   };
 }

@@ -116,8 +116,8 @@ export function whyNoGate(featureGates: Readonly<Record<string, boolean>>): stri
 
 /** Why loopback addresses are left out of what nodeport-addresses lists. */
 export const NO_LOOPBACK_NODE_PORTS =
-  "no node port is served on loopback (§9.5), as in nftables mode, so what the vectors list for " +
-  "iptables mode's sake is no candidate";
+  "of loopback node ports are served on localhost alone, and only if asked for (§9.5), so other " +
+  "addresses that the vectors list for iptables mode's sake are no candidates";
 
 /** Why the proxy of health's timeline is taken for one that an agent before it left serving. */
 export const NEW_NODE_IS_NOT_ELIGIBLE =

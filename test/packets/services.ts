@@ -55,13 +55,10 @@ function makeRow(
   { name, port, backends, ...rest }: Wanted,
   { family, protocol }: { family: Family; protocol: Protocol },
 ): ServiceRow {
-  const { clusterIP, vip, node } = PLACES[family];
+  const { clusterIP, vip, node, loopback } = PLACES[family];
   const members = backends.map((_, index) => index);
   const table = { kind: "uniform", members, whenEmpty: rest.whenEmpty ?? "refuse" } as const;
-  const nodePorts =
-    rest.nodePort === undefined
-      ? []
-      : [{ kind: "nodePort" as const, address: node, port: rest.nodePort }];
+  const nodePorts = rest.nodePort === undefined ? [] : [node, loopback];
   return {
     key: `test/${name}:/${protocol}/${family}`,
     namespace: "test",
@@ -78,7 +75,11 @@ function makeRow(
     frontends: [
       { kind: "clusterIP", address: clusterIP, port },
       { kind: "loadBalancer", address: vip, port },
-      ...nodePorts,
+      ...nodePorts.map((address) => ({
+        kind: "nodePort" as const,
+        address,
+        port: rest.nodePort!,
+      })),
     ],
     backends,
     internal: table,
