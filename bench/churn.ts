@@ -327,11 +327,12 @@ async function run(context: Context): Promise<Measured> {
     const samples = await measure(node, context);
     const notes = [
       "To a connection: the clock starts in the API server, before it takes the object, and ends " +
-        "when a connection arrives at the new endpoint, of which one is tried every 100 µs or so. " +
-        "To the maps: it starts where the API server hands the event to its connection, before " +
+        "when a connection arrives at the new endpoint, of which one is tried every 100 µs or so.",
+      "To the maps: it starts where the API server hands the event to its connection, before " +
         "HTTP/2 and TLS, and ends when another process, which looks every 80 µs or so, sees the " +
-        "maps changed. API server, agent and client share the machine. minSyncPeriod is 0. " +
-        "Quartiles beside p99 are of all changes.",
+        "maps changed.",
+      "API server, agent and client share the machine. minSyncPeriod is 0. Quartiles beside p99 " +
+        "are of all changes.",
       "CPU time is of all threads of the agent, those of the runtime included.",
       "A manifest's agent waits 50 ms for quiet before it looks.",
     ];

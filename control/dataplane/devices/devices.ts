@@ -156,7 +156,7 @@ export class Devices {
     return sources;
   }
 
-  /** The index of an address that the node has no more, if no row and no connection refers to it. */
+  /** The index of one that the node has no more, if no row and no connection refers to it. */
   #reuseIndex(address: string, own: ReadonlySet<string>): number | undefined {
     const { node, flows } = this.#storage;
     const used = flows.sourcesInUse();
