@@ -10,7 +10,7 @@ import type { Answer } from "../../lab/helper.ts";
 import type { Helper, Host } from "../../lab/host.ts";
 import { Lab, type LabNode, whyNoLab } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";
-import { waitFor } from "../../lab/wait.ts";
+import { PATIENCE, waitFor } from "../../lab/wait.ts";
 import { type Manifest, makeNode, makeService, makeSlices } from "./objects.ts";
 import { COMMAND, POD_PORT, Stage } from "./stage.ts";
 import { buildVariant } from "./variant.ts";
@@ -24,6 +24,7 @@ const POD_PORTS = [{ name: "dns", protocol: "UDP", port: POD_PORT }] as const;
 const MANY = 1500;
 /** A socket that is not broken within this time is not broken at all. */
 const BOUND_SECONDS = 10;
+const RECEIVE_SECONDS = BOUND_SECONDS * PATIENCE;
 
 const SERVERS = ["pod-b", "pod-c"] as const;
 const CLIENTS = ["client", "client-2", "client-3"] as const;
@@ -93,7 +94,8 @@ async function serve(number: number, endpoints: Endpoints): Promise<void> {
 /** A new UDP socket, connected, and who answers it. */
 async function connect(client: Helper, target: Target): Promise<Connected> {
   const family = target.address.includes(":") ? 6 : 4;
-  const fd = await client.sockets.open({ protocol: "UDP", family, timeoutSeconds: BOUND_SECONDS });
+  const timeoutSeconds = RECEIVE_SECONDS;
+  const fd = await client.sockets.open({ protocol: "UDP", family, timeoutSeconds });
   return reconnect({ client, fd }, target);
 }
 
