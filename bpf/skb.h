@@ -20,7 +20,7 @@
 #define GSO_BY_FRAGS 0xffff
 
 /* A TCP packet over IPv6 of more bytes, Ethernet's too, has a header of so many that says how many
- * there are (RFC 2675 §2), until the kernel cuts it. From Linux 7.0 on it has none. */
+ * there are (RFC 2675 §2), until the kernel cuts it. Later kernels do without it. */
 #define LARGEST_ORDINARY 65536
 #define JUMBO_BYTES	 8
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Packets that packet.h does not read: with IP options or extension headers, fragments, and ICMP,
- * which speaks of other packets. TC alone.
+ * Packets that packet.h does not read: with IP options or extension headers, fragments, those that
+ * are larger than their header can say, and ICMP, which speaks of other packets. TC alone.
  */
 #ifndef BPFSVC_UNUSUAL_H
 #define BPFSVC_UNUSUAL_H
