@@ -11,13 +11,15 @@ import { agentOptions, type Bed, ECHO_PORT, FAMILIES, type Family, UNSEEN_POD } 
 
 const labTest = needsLab(test.serial);
 
-/** What devices are let take, and what of it has no room in an IP header. */
+/** What devices are let take, and what they take unless they are. */
 const TAKEN = 150_000;
+const USUAL = 65_536;
+/** More than an IP header can say. */
 const BIG = 66_000;
 /** What is sent before it must have come back: many packets, whatever their size. */
 const ROUND_BYTES = 2_000_000;
 const ROUNDS = 4;
-/** Of what a host sends over TCP in a test; nearly all, where packets of a kind are lost. */
+/** Of what is sent over TCP in a test: it is half or more of it where large packets are lost. */
 const MOST_SENT_AGAIN = 0.05;
 
 const SERVICES: Services = {
@@ -29,7 +31,11 @@ const SERVICES: Services = {
 /** Who talks to which Service; and the device of node-a where its packets are watched. */
 type Talk = readonly [from: Client, service: string, device: string];
 
-/** What paths take, and 10 bytes of which packets make no use. */
+/**
+ * What the ends of a network send at most, 10 bytes less than its paths take. Up to Linux 6.18 who
+ * routes IPv6 counts the option that says such a packet's length for a part of each segment, and
+ * drops those that fill a path.
+ */
 const MTUS = { routed: 1490, vxlan: 1420 } as const;
 
 interface BigBed extends Bed {
@@ -97,10 +103,8 @@ async function openPlace(bed: BigBed): Promise<BigPlace> {
   for (const host of [lab.router, ...Object.values(lab.nodes), ...ends]) letTake(host, TAKEN);
   if (bed.arguments) {
     await place.stage.startAgent({ ...agentOptions(bed), node: lab.nodes["node-b"]! });
-    letTake(node, BIG, ["eth0"]);
+    letTake(node, USUAL, ["eth0"]);
   }
-  // Who routes IPv6 takes the option that says such a packet's length for a part of each segment,
-  // up to Linux 6.18: too large for a path that the others fit.
   for (const host of ends) await host.ip(`link set eth0 mtu ${MTUS[bed.network]}`);
   return { place, watcher: await Packets.start(node) };
 }
