@@ -35,7 +35,7 @@ struct packet {
 	struct tuple tuple;
 	__u16 network;	 /* offset of the IP header */
 	__u16 transport; /* offset of the transport header; 0: none, as in a later fragment */
-	__u16 length;	 /* bytes from the IP header on, as that says */
+	__u32 length;	 /* bytes from the IP header on, as that says */
 	__u8 ttl;
 	__u8 tcp_flags; /* of SCTP: those that a chunk of the same meaning would have */
 	bool ipv6;

@@ -19,6 +19,11 @@
 /* What the kernel says in place of the size of SCTP's segments. */
 #define GSO_BY_FRAGS 0xffff
 
+/* A TCP packet over IPv6 of more bytes, Ethernet's too, has a header of so many that says how many
+ * there are (RFC 2675 §2), until the kernel cuts it. Later kernels do without it. */
+#define LARGEST_ORDINARY 65536
+#define JUMBO_BYTES	 8
+
 /* A byte of the packet, 0 if there is none. */
 static __always_inline __u8 skb_byte(struct __sk_buff *ctx, __u32 offset)
 {
@@ -174,7 +179,8 @@ __noinline int skb_is_sound(struct __sk_buff *ctx, const struct packet *packet)
 
 /*
  * Bytes of the packet, or of each segment that it will be sent in, from the IP header on. Segments
- * of SCTP are as long as they are, and nothing tells: 0.
+ * of SCTP are as long as they are, and nothing tells: 0. Those of a packet that is larger than
+ * IPv6 can say are without the header that says how large it is.
  */
 static __always_inline __u32 skb_length(struct __sk_buff *ctx, const struct packet *packet)
 {
@@ -184,6 +190,8 @@ static __always_inline __u32 skb_length(struct __sk_buff *ctx, const struct pack
 		return packet->length;
 	if (ctx->gso_size == GSO_BY_FRAGS)
 		return 0;
+	if (packet->ipv6 && !network_is_plain(packet) && ctx->len > LARGEST_ORDINARY)
+		header -= JUMBO_BYTES;
 	if (packet->tuple.protocol == FLOW_TCP)
 		header += (skb_byte(ctx, packet->transport + 12) >> 4) * 4 - UDP_BYTES;
 	return header + ctx->gso_size;

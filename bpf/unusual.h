@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Packets that packet.h does not read: with IP options or extension headers, fragments, and ICMP,
- * which speaks of other packets. TC alone.
+ * Packets that packet.h does not read: with IP options or extension headers, fragments, those that
+ * are larger than their header can say, and ICMP, which speaks of other packets. TC alone.
  */
 #ifndef BPFSVC_UNUSUAL_H
 #define BPFSVC_UNUSUAL_H
@@ -48,6 +48,15 @@ struct chain {
 	bool is_fragment;
 };
 
+/*
+ * Whether a packet is larger than its IP header can say, which says 0 then: segments of TCP that
+ * the kernel has put together, or will cut it into (BIG TCP). Told as the kernel tells it.
+ */
+static __always_inline bool chain_is_big(struct __sk_buff *ctx, const struct chain *chain)
+{
+	return chain->protocol == IPPROTO_TCP && ctx->gso_size;
+}
+
 static __always_inline bool chain_read_ipv4(struct __sk_buff *ctx, struct packet *packet,
 					    struct chain *chain)
 {
@@ -65,6 +74,8 @@ static __always_inline bool chain_read_ipv4(struct __sk_buff *ctx, struct packet
 	chain->is_fragment = ip.frag_off & bpf_htons(IP_FRAGMENT);
 	chain->offset = bpf_ntohs(ip.frag_off) & 0x1fff;
 	chain->id = (__be32)ip.id;
+	if (!ip.tot_len && chain_is_big(ctx, chain))
+		packet->length = ctx->len - packet->network;
 	return packet->length >= ip.ihl * 4;
 }
 
@@ -93,8 +104,11 @@ static __always_inline bool chain_read_ipv6(struct __sk_buff *ctx, struct packet
 	for (__u32 i = 0; i < MOST_EXTENSIONS; i = loop_next(i)) {
 		__u8 next[8];
 
-		if (!protocol_is_extension(chain->protocol))
+		if (!protocol_is_extension(chain->protocol)) {
+			if (!ip.payload_len && chain_is_big(ctx, chain))
+				packet->length = ctx->len - packet->network;
 			return true;
+		}
 		if (bpf_skb_load_bytes(ctx, chain->transport, next, sizeof(next)))
 			return false;
 		if (chain->protocol == NEXT_ROUTING && next[3])
@@ -217,13 +231,13 @@ __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 {
 	struct address inner;
 	struct packet *packet;
-	__s32 bytes;
+	__u32 bytes;
 
 	if (!passage)
 		return TC_ACT_UNSPEC;
 	packet = &passage->packet;
 	bytes = tunnel_bytes(packet->ipv6);
-	if (passage->leaving || network_bytes(packet) != (__u32)bytes ||
+	if (passage->leaving || network_bytes(packet) != bytes ||
 	    !(filter_lookup(&packet->tuple.destination) & FILTER_ENDPOINT) ||
 	    packet->length < 2 * bytes)
 		return TC_ACT_UNSPEC;
@@ -237,7 +251,7 @@ __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 		struct iphdr ip;
 
 		if (bpf_skb_load_bytes(ctx, packet->transport, &ip, sizeof(ip)) ||
-		    ip.version != 4 || ip.ihl < 5 || packet->length < bytes + ip.ihl * 4)
+		    ip.version != 4 || ip.ihl < 5 || packet->length < bytes + ip.ihl * 4U)
 			return TC_ACT_UNSPEC;
 		address_from_ipv4(&inner, ip.daddr);
 	}
@@ -246,7 +260,7 @@ __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 	passage->tunnel.endpoint = packet->tuple.destination;
 	passage->tunnel.port = packet->tuple.destination_port;
 	passage->tunnel.is_open = true;
-	return bpf_skb_adjust_room(ctx, -bytes, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ?
+	return bpf_skb_adjust_room(ctx, -(__s32)bytes, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ?
 		       TC_ACT_SHOT :
 		       TC_ACT_OK;
 }

@@ -28,6 +28,10 @@ AUXDATA = struct.Struct("@IIIHHHH")
 CHECKSUM_NOT_READY = 1 << 3
 VLAN_VALID = 1 << 4
 
+# What the length in an IP header can say. Packets that the kernel makes of more TCP segments, and
+# will cut, have 0 there (BIG TCP).
+LARGEST = 0xFFFF
+
 # Protocol number: name, and bytes of the shortest header.
 TRANSPORTS = {
     1: ("ICMP", 8),
@@ -51,8 +55,7 @@ def evaluate(expression):
 
 def pseudo_header(packet, protocol, length):
     addresses = packet["source"] + packet["destination"]
-    if len(addresses) == 8:
-        return addresses + struct.pack("!BBH", 0, protocol, length)
+    # IPv4's has the same sum, and its length is as long where packets are larger than they can say.
     return addresses + struct.pack("!IHBB", length, 0, 0, protocol)
 
 
@@ -70,6 +73,8 @@ def parse_ipv4(data, problems):
     header_length = (data[0] & 15) * 4
     (total,) = struct.unpack_from("!H", data, 2)
     (fragment,) = struct.unpack_from("!H", data, 6)
+    if total == 0 and len(data) > LARGEST:
+        total = len(data)
     if total > len(data):
         problems.append(f"IPv4: length {total} of {len(data)} bytes")
     if scapy.checksum(data[:header_length]) != 0:
@@ -85,6 +90,11 @@ def parse_ipv4(data, problems):
 
 def parse_ipv6(data, problems):
     (length,) = struct.unpack_from("!H", data, 4)
+    if length == 0 and len(data) - 40 > LARGEST:
+        length = len(data) - 40
+        # Linux 6.18 and before tell the length in an option of an extension header (RFC 2675).
+        if data[6] == 0 and data[41:48] != struct.pack("!BBBI", 0, 0xC2, 4, length):
+            problems.append(f"IPv6: {data[41:48].hex()} does not say {length} bytes")
     if length + 40 > len(data):
         problems.append(f"IPv6: length {length} of {len(data) - 40} bytes")
     payload = data[40 : 40 + length]

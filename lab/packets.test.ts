@@ -36,6 +36,8 @@ test.after.always(async () => {
 const ETHERNET = 'Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")';
 const IPV4 = `${ETHERNET}/IP(src="10.0.0.1", dst="10.0.0.2"`;
 const IPV6 = `${ETHERNET}/IPv6(src="fd00::1", dst="fd00::2")`;
+const jumbo = (bytes: number) =>
+  `${IPV6.replace(/\)$/, ", plen=0)")}/IPv6ExtHdrHopByHop(options=[Jumbo(jumboplen=${bytes})])`;
 
 /** Frames, and what is wrong with them. */
 const cases: readonly [string, ...string[]][] = [
@@ -50,6 +52,10 @@ const cases: readonly [string, ...string[]][] = [
   [`${IPV6}/IPv6ExtHdrHopByHop()/IPv6ExtHdrDestOpt()/UDP()/b"data"`],
   [`${IPV6}/ICMPv6PacketTooBig(mtu=1300)/IPv6()/UDP()`],
   [`${IPV4}, frag=10)/(b"not the first of its fragments")`],
+  [`${IPV4}, len=0)/ICMP()/bytes(70000)`],
+  [`${IPV4}, len=0)/ICMP()`, "ICMP: 0 bytes are no header"],
+  [`${jumbo(70_028)}/TCP()/bytes(70000)`],
+  [`${jumbo(7)}/TCP()/bytes(70000)`, "IPv6: 00c20400000007 does not say 70028 bytes"],
   [`${IPV4}, chksum=1)/UDP()`, "IPv4: wrong header checksum"],
   [`${IPV4}, len=1000)/ICMP()`, "IPv4: length 1000 of 28 bytes"],
   [`${IPV4})/UDP(chksum=1)`, "UDP: wrong checksum"],

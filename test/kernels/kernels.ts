@@ -41,7 +41,7 @@ const SLOW_STALE =
   /^(on a kernel that cannot|thousands of|an endpoint that left while|a node's agent sees)/;
 
 /** Packets of each protocol and family at each hook; every case takes minutes. */
-const PASSAGE = /^(TCP|UDP|SCTP) to |^node port /;
+const PASSAGE = /^(TCP|UDP|SCTP) to |^node port |\(BIG TCP\)/;
 
 const SUBSET: readonly Part[] = [
   { file: "test/kernels/features.js" },

@@ -8,14 +8,15 @@ import { filterPoint, findFilter } from "../../bindings/filter.ts";
 import { device, flow, flowKind, flowState, hop, limit } from "../../bindings/layout.ts";
 import { BpfLink, deviceHook, xdpFlag } from "../../bindings/link.ts";
 import { BpfMap } from "../../bindings/map.ts";
-import { NetlinkSocket, netlinkProtocol } from "../../bindings/netlink.ts";
+import { NetlinkSocket, netlinkProtocol, numberAttribute } from "../../bindings/netlink.ts";
 import { BpfObject } from "../../bindings/object.ts";
-import { listLinks } from "../../bindings/rtnetlink.ts";
+import { listLinks, rtm } from "../../bindings/rtnetlink.ts";
 import { insideNetns } from "../../bindings/system.ts";
 import type { DeviceDump, DumpedDevice } from "../../control/dataplane/devices/dump.ts";
 import { filterPlace } from "../../control/dataplane/devices/hooks.ts";
 import { NodeMap } from "../../control/dataplane/devices/node.ts";
 import { type DeviceHook, Pins } from "../../control/dataplane/pins.ts";
+import type { Host } from "../../lab/host.ts";
 import type { LabNode } from "../../lab/lab.ts";
 import { waitFor } from "../../lab/wait.ts";
 import { COMMAND } from "./stage.ts";
@@ -108,13 +109,39 @@ function filtersOf(pins: Pins): [string, Attachment][] {
 }
 
 /** Runs a synchronous function in the network namespace of a node. */
-function onNode<T>({ netns }: LabNode, action: () => T): T {
+function onNode<T>({ netns }: Host, action: () => T): T {
   const fd = openSync(netns, "r");
   try {
     return insideNetns(fd, action);
   } finally {
     closeSync(fd);
   }
+}
+
+const LINK_BYTES = 16;
+/** IFLA_GSO_MAX_SIZE and IFLA_GRO_MAX_SIZE, and those of IPv4, which iproute2 knows from 6.3 on. */
+const SIZES = [41, 58, 63, 64] as const;
+
+/**
+ * Lets devices of a host, all but tunnels or those with these names, send and put together packets
+ * of so many bytes, as `ip link set DEVICE gso_max_size … gro_ipv4_max_size …` does.
+ */
+export function letTake(host: Host, bytes: number, names?: readonly string[]): void {
+  const attributes = SIZES.map((type) => [type, numberAttribute(bytes, 4)] as const);
+  onNode(host, () => {
+    const socket = new NetlinkSocket(netlinkProtocol.ROUTE);
+    try {
+      for (const { ifindex, name, kind } of listLinks(socket)) {
+        if (!(names?.includes(name) ?? ["veth", "bridge"].includes(kind))) continue;
+        const body = new Uint8Array(LINK_BYTES);
+        new DataView(body.buffer).setInt32(4, ifindex, true);
+        const told = { operation: "change", subject: name };
+        socket.request({ type: rtm.NEWLINK, body, attributes }, told);
+      }
+    } finally {
+      socket.close();
+    }
+  });
 }
 
 /** Takes a program off as `bpftool link detach` does. */

@@ -126,24 +126,44 @@ const sizes: Case[] = [
   },
 ];
 
+interface SegmentsOptions {
+  /** Further fields of the IP header. */
+  fields?: string;
+  /** A header between IP's and the transport's, with a slash before it. */
+  extension?: string;
+}
+
 /** A packet of many segments, each with so many bytes. */
-function segments(words: Words, transport: Transport, gsoSize: number): Step {
+function segments(
+  words: Words,
+  transport: Transport,
+  gsoSize: number,
+  { fields = "", extension = "" }: SegmentsOptions = {},
+): Step {
   const { at, ip } = words;
-  const more = dontFragment(words);
+  const more = dontFragment(words) + fields;
   const write = (sport: number, dport: number) =>
     TRANSPORTS[transport](sport, dport, `(b"x"*3000)`);
   return {
     hook: "ingress",
-    packet: `${ip(at.client, at.vip, { more })}/${write(KEPT, PORT)}`,
+    packet: `${ip(at.client, at.vip, { more })}${extension}/${write(KEPT, PORT)}`,
     gsoSize,
     verdict: "sent",
-    becomes: `${ip(at.node, at.remote, { ttl: 63, more })}/${write(KEPT, ENDPOINT_PORT)}`,
+    becomes: [
+      `${ip(at.node, at.remote, { ttl: 63, more })}${extension}`,
+      write(KEPT, ENDPOINT_PORT),
+    ].join("/"),
   };
 }
 
-function tooLargeSegments(words: Words, transport: "TCP" | "UDP", gsoSize: number): Step {
+function tooLargeSegments(
+  words: Words,
+  transport: "TCP" | "UDP",
+  gsoSize: number,
+  options?: SegmentsOptions,
+): Step {
   const { at, answer, error, family } = words;
-  const step = segments(words, transport, gsoSize);
+  const step = segments(words, transport, gsoSize, options);
   const quoted = (family === 4 ? 20 : 40) + (transport === "TCP" ? 20 : 8);
   return {
     ...step,
@@ -170,6 +190,25 @@ const segmented: Case[] = [
         tooLargeSegments(words, "UDP", USUAL - network - 8 + 1),
         segments(words, "SCTP", GSO_BY_FRAGS),
       ];
+    },
+  },
+  {
+    title: "segments of TCP whose IP header says no length are as long as they are (BIG TCP)",
+    steps: (words) => {
+      const most = USUAL - (words.family === 4 ? 20 : 40) - 20;
+      const fields = words.family === 4 ? ",len=0" : ",plen=0";
+      return [
+        segments(words, "TCP", most, { fields }),
+        tooLargeSegments(words, "TCP", most + 1, { fields }),
+      ];
+    },
+  },
+  {
+    title: "segments of TCP whose length is in an option are as long as they are (BIG TCP)",
+    families: [6],
+    steps: (words) => {
+      const extension = "/IPv6ExtHdrHopByHop(options=[Jumbo(jumboplen=3028)])";
+      return [segments(words, "TCP", 1400, { fields: ",plen=0", extension })];
     },
   },
 ];

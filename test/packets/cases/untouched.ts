@@ -81,13 +81,25 @@ const broken: Case[] = [
     title: "what is broken passes untouched, for the stack to drop",
     steps: ({ at, ip, family }) => {
       const head = (more: string) => `${ip(at.client, at.vip, { more })}/${tcp(KEPT, PORT)}`;
-      const sizes = family === 4 ? [",len=30", ",len=2000"] : [",plen=10", ",plen=2000"];
+      const sizes =
+        family === 4 ? [",len=30", ",len=2000", ",len=0"] : [",plen=10", ",plen=2000", ",plen=0"];
       return [
         ...(family === 4 ? everywhere(head(",chksum=1"), inward) : []),
         ...(family === 4 ? everywhere(head(",ihl=4"), inward) : []),
         ...everywhere(head(",version=5"), inward),
         ...sizes.flatMap((more) => everywhere(head(more), inward)),
         ...everywhere(`Raw(bytes(${head("")})[:${family === 4 ? 38 : 58}])`, inward),
+      ];
+    },
+  },
+  {
+    title: "a packet without a length passes untouched, unless it is segments of TCP",
+    steps: ({ at, ip, family }) => {
+      const none = ip(at.client, at.vip, { more: family === 4 ? ",len=0" : ",plen=0" });
+      const jumbo = `${none}/IPv6ExtHdrHopByHop(options=[Jumbo(jumboplen=35)])/${tcp(KEPT, PORT)}`;
+      return [
+        { hook: "ingress", packet: `${none}/${udp(KEPT, PORT)}`, gsoSize: 5, verdict: "next" },
+        ...(family === 6 ? everywhere(jumbo, inward) : []),
       ];
     },
   },

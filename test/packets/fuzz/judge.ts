@@ -109,7 +109,8 @@ export class Judge {
   }
 
   judge(frame: Uint8Array, { verdict, frame: out }: Run, arrival: Arrival): Judgement {
-    const before = readFrame(frame);
+    const options = { isSegmented: arrival.gsoSize !== undefined };
+    const before = readFrame(frame, options);
     const isError = before?.protocol === ICMP || before?.protocol === ICMPV6;
     const read = isError ? before : (before?.inner ?? before);
     if (read?.isFragment && !read.isLater && read.transport > 0) this.#known.note(read);
@@ -117,7 +118,7 @@ export class Judge {
     const isSame = Buffer.compare(out.subarray(12), frame.subarray(12)) === 0;
     if (isSame && verdict === "next") return { fate: "passed" };
     if (!before) return { fault: "what is no IP packet was changed or sent" };
-    const after = readFrame(out);
+    const after = readFrame(out, options);
     if (!after) return { fault: "it became no IP packet" };
     const isOpened = before.inner !== undefined && after.protocol !== before.protocol;
     const broken = after.faults & ~(isOpened ? before.inner!.faults : before.faults);

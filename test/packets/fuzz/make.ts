@@ -221,6 +221,7 @@ export class Maker {
     }
     // The stack lets none leave whose header is wrong.
     if (arrival.hook === "egress") repairNetwork(frame);
+    if (arrival.gsoSize && random.chance(0.3)) repairNetwork(frame, { isUnsaid: true });
     const isOurs = arrival.hook === "egress" || random.chance(0.97);
     if (isOurs) frame.set(this.#macs[arrival.device]!, arrival.hook === "egress" ? 6 : 0);
     return { frame, arrival };

@@ -246,14 +246,29 @@ function isError({ family, type }: PacketRead): boolean {
   return family === 4 ? type === 3 || type === 11 || type === 12 : type >= 1 && type <= 4;
 }
 
-function readPacket(frame: Uint8Array, family: 4 | 6, network: number): PacketRead | undefined {
+interface ReadOptions {
+  /** Whether the packet stands for segments, of which an IP header need say no length: BIG TCP. */
+  isSegmented?: boolean;
+}
+
+function readPacket(
+  frame: Uint8Array,
+  { family, network, isSegmented = false }: { family: 4 | 6; network: number } & ReadOptions,
+): PacketRead | undefined {
   const packet = blank(family, network);
-  return (family === 4 ? readIpv4 : readIpv6)(frame, packet) ? packet : undefined;
+  if (!(family === 4 ? readIpv4 : readIpv6)(frame, packet)) return undefined;
+  const length = word(frame, network + (family === 4 ? 2 : 4));
+  if (length === 0 && isSegmented && packet.protocol === TCP) {
+    packet.end = frame.length;
+    packet.faults &= ~FAULT.ipLength;
+  }
+  return packet;
 }
 
 /** A packet that is quoted: as much of it as is there, and its own header's checksum. */
 function readQuoted(frame: Uint8Array, outer: PacketRead): void {
-  const quoted = readPacket(frame, outer.family, outer.transport + ICMP_BYTES);
+  const { family, transport } = outer;
+  const quoted = readPacket(frame, { family, network: transport + ICMP_BYTES });
   if (!quoted) return;
   if (quoted.faults & FAULT.ipHeaderSum) outer.faults |= FAULT.quotedHeaderSum;
   if (quoted.transport > 0 && quoted.transport + 4 <= frame.length) {
@@ -264,18 +279,19 @@ function readQuoted(frame: Uint8Array, outer: PacketRead): void {
 }
 
 /** Undefined for what is no IP packet in an Ethernet frame. */
-export function readFrame(frame: Uint8Array): PacketRead | undefined {
+export function readFrame(frame: Uint8Array, options: ReadOptions = {}): PacketRead | undefined {
   if (frame.length < ETHERNET_BYTES) return undefined;
   const kind = word(frame, 12);
   if (kind !== 0x0800 && kind !== 0x86dd) return undefined;
-  const packet = readPacket(frame, kind === 0x0800 ? 4 : 6, ETHERNET_BYTES);
+  const family = kind === 0x0800 ? 4 : 6;
+  const packet = readPacket(frame, { family, network: ETHERNET_BYTES, ...options });
   if (!packet) return undefined;
   if (packet.end < frame.length) packet.faults |= FAULT.trailing;
   readTransport(frame, packet);
   if (isError(packet)) readQuoted(frame, packet);
-  const isTunnel = packet.protocol === (packet.family === 4 ? IPV4_IN_IP : IPV6_IN_IP);
+  const isTunnel = packet.protocol === (family === 4 ? IPV4_IN_IP : IPV6_IN_IP);
   if (isTunnel && packet.transport > 0) {
-    packet.inner = readPacket(frame, packet.family, packet.transport);
+    packet.inner = readPacket(frame, { family, network: packet.transport, ...options });
     if (packet.inner) {
       if (packet.inner.end < frame.length) packet.inner.faults |= FAULT.trailing;
       readTransport(frame, packet.inner);
@@ -292,17 +308,18 @@ export function repair(frame: Uint8Array): void {
     repairTransport(frame, new DataView(frame.buffer, frame.byteOffset), packet);
 }
 
-/** The same of its IP header alone. */
-export function repairNetwork(frame: Uint8Array): void {
+/** The same of its IP header alone, which says no length if it `isUnsaid`. */
+export function repairNetwork(frame: Uint8Array, { isUnsaid = false } = {}): void {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
   const kind = word(frame, 12);
   if (kind === 0x0800 && frame.length >= 34) {
     const bytes = (frame[14]! & 15) * 4;
-    view.setUint16(16, frame.length - 14);
+    view.setUint16(16, isUnsaid ? 0 : frame.length - 14);
     if (bytes < 20 || 14 + bytes > frame.length) return;
     view.setUint16(24, 0);
     view.setUint16(24, ~fold(addBytes(0, frame, 14, 14 + bytes)) & 0xffff);
-  } else if (kind === 0x86dd && frame.length >= 54) view.setUint16(18, frame.length - 54);
+  } else if (kind === 0x86dd && frame.length >= 54)
+    view.setUint16(18, isUnsaid ? 0 : frame.length - 54);
 }
 
 function repairTransport(frame: Uint8Array, view: DataView, packet: PacketRead): void {
