@@ -1077,7 +1077,8 @@ export const reason = {
   REASON_TOO_BIG: 16,
   REASON_TTL_EXCEEDED: 17,
   REASON_ANSWER_LIMIT: 18,
-  REASON_COUNT: 19,
+  REASON_TUNNEL_REFUSED: 19,
+  REASON_COUNT: 20,
 } as const;
 
 /** enum service_type */
@@ -1213,7 +1214,7 @@ export const maps = {
     type: 6,
     keyBytes: 4,
     valueBytes: 8,
-    maxEntries: 19,
+    maxEntries: 20,
     flags: 0,
   },
   svc_services: {
@@ -1261,4 +1262,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0xdd3e3a21b80e939bn;
+export const layoutHash = 0x1b6d59f03e85034dn;

@@ -123,12 +123,13 @@ enum reason {
 	REASON_PORTS_EXHAUSTED = 11, /* no free port for a rewritten source: refused */
 	REASON_FLOW_LOST = 12,	     /* other CPUs took the flow's place each time: dropped */
 	REASON_FLOW_EVICTED = 13, /* a connection in use gave way to a new one, svc_flows is full */
-	REASON_NO_CONNECTION = 14, /* ends a connection that nobody knows: dropped */
-	REASON_FRAGMENT_LOST = 15, /* a fragment that overtook the first, or of SCTP: dropped */
-	REASON_TOO_BIG = 16,	   /* larger than the way to the endpoint takes: sender told */
-	REASON_TTL_EXCEEDED = 17,  /* it has passed too many routers: sender told */
-	REASON_ANSWER_LIMIT = 18,  /* an answer of our own not sent, there were too many */
-	REASON_COUNT = 19,
+	REASON_NO_CONNECTION = 14,  /* ends a connection that nobody knows: dropped */
+	REASON_FRAGMENT_LOST = 15,  /* a fragment that overtook the first, or of SCTP: dropped */
+	REASON_TOO_BIG = 16,	    /* larger than the way to the endpoint takes: sender told */
+	REASON_TTL_EXCEEDED = 17,   /* it has passed too many routers: sender told */
+	REASON_ANSWER_LIMIT = 18,   /* an answer of our own not sent, there were too many */
+	REASON_TUNNEL_REFUSED = 19, /* a tunnel found no way, or nobody to open it: sender told */
+	REASON_COUNT = 20,
 } __attribute__((packed));
 
 struct address {

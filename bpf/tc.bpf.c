@@ -251,13 +251,44 @@ __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
 	return route(ctx, flow, passage);
 }
 
+/* An ICMP error about a reply of an endpoint of this node, out of the tunnel that it came in. Not
+ * static, so that the verifier follows it once. */
+__noinline int deliver_error(struct __sk_buff *ctx, struct passage *passage)
+{
+	if (!passage)
+		return TC_ACT_SHOT;
+	passage->tunnel.is_open = false; /* what was in it is the node's now */
+	return deliver(ctx, NULL, passage);
+}
+
+/* An ICMP error about a tunnel of this node, or about something that is not ours. Not static, so
+ * that the verifier follows it once. */
+__noinline int complain(struct __sk_buff *ctx, struct passage *passage)
+{
+	struct complaint complaint = {};
+	struct way way = {};
+	int action;
+
+	if (!passage)
+		return TC_ACT_UNSPEC;
+	action = tunnel_complain(ctx, passage, &complaint);
+	if (action != TC_ACT_OK)
+		return action;
+	action = answer_error(ctx, passage, &complaint);
+	tuple_turn(&passage->packet.tuple, &passage->wanted);
+	if (action == TC_ACT_SHOT || !fib_find(ctx, passage->ifindex, &passage->wanted, &way))
+		return TC_ACT_SHOT;
+	return skb_send(&way); /* not back to whoever reported it */
+}
+
 /* An ICMP message: a ping to one of our addresses, or an error about a packet of ours. */
 static __always_inline int translate_icmp(struct __sk_buff *ctx, struct passage *passage)
 {
 	struct packet *packet = &passage->packet;
 	__u8 type = skb_byte(ctx, packet->transport);
+	const struct address *source;
 	struct way way = {};
-	__u32 kind;
+	__u32 kind, path;
 
 	if (type == (packet->ipv6 ? ICMP6_ECHO_REQUEST : ICMP_ECHO_REQUEST))
 		return passage->leaving ? TC_ACT_UNSPEC : echo_answer(ctx, passage);
@@ -265,9 +296,11 @@ static __always_inline int translate_icmp(struct __sk_buff *ctx, struct passage 
 		return TC_ACT_UNSPEC;
 	kind = icmp_translate(ctx, passage);
 	if (kind == FLOW_FREE)
-		return TC_ACT_UNSPEC;
-	if (flow_path(passage->flow.lock) != FLOW_REDIRECT &&
-	    flow_path(passage->flow.lock) != FLOW_TUNNEL) {
+		return complain(ctx, passage);
+	path = flow_path(passage->flow.lock);
+	if (path != FLOW_REDIRECT && path != FLOW_TUNNEL) {
+		if (passage->tunnel.is_open)
+			return deliver_error(ctx, passage);
 		skb_rewrite(ctx, passage, false);
 		return TC_ACT_UNSPEC;
 	}
@@ -275,7 +308,13 @@ static __always_inline int translate_icmp(struct __sk_buff *ctx, struct passage 
 		reason_count(packet->ttl <= 1 ? REASON_TTL_EXCEEDED : REASON_NO_ROUTE);
 		return TC_ACT_SHOT;
 	}
-	skb_rewrite(ctx, passage, true);
+	if (path == FLOW_REDIRECT) {
+		skb_rewrite(ctx, passage, true);
+		return skb_send(&way);
+	}
+	source = node_source(way.source);
+	if (!source || skb_encapsulate(ctx, passage, source))
+		return TC_ACT_SHOT;
 	return skb_send(&way);
 }
 

@@ -223,6 +223,32 @@ static __always_inline bool address_is_served(const struct address *address)
 }
 
 /*
+ * Where a packet goes that stands at `offset` in another one. False: it is none of the same family,
+ * or its header is not all in there.
+ */
+static __always_inline bool inner_destination(struct __sk_buff *ctx, const struct packet *packet,
+					      __u32 offset, struct address *destination)
+{
+	__u32 room = packet->network + packet->length - offset;
+
+	if (packet->ipv6) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(ctx, offset, &ip, sizeof(ip)) || ip.version != 6)
+			return false;
+		address_from_words(destination, ip.daddr.in6_u.u6_addr32);
+	} else {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(ctx, offset, &ip, sizeof(ip)) || ip.version != 4 ||
+		    ip.ihl < 5 || ip.ihl * 4U > room)
+			return false;
+		address_from_ipv4(destination, ip.daddr);
+	}
+	return true;
+}
+
+/*
  * Takes a packet out of a tunnel that another node has put it in, if it is for an endpoint here
  * and the packet in it for a Service. TC_ACT_OK: the packet at hand is that one now. Not static, so
  * that the verifier follows it once.
@@ -241,21 +267,8 @@ __noinline int tunnel_open(struct __sk_buff *ctx, struct passage *passage)
 	    !(filter_lookup(&packet->tuple.destination) & FILTER_ENDPOINT) ||
 	    packet->length < 2 * bytes)
 		return TC_ACT_UNSPEC;
-	if (packet->ipv6) {
-		struct ipv6hdr ip;
-
-		if (bpf_skb_load_bytes(ctx, packet->transport, &ip, sizeof(ip)) || ip.version != 6)
-			return TC_ACT_UNSPEC;
-		address_from_words(&inner, ip.daddr.in6_u.u6_addr32);
-	} else {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes(ctx, packet->transport, &ip, sizeof(ip)) ||
-		    ip.version != 4 || ip.ihl < 5 || packet->length < bytes + ip.ihl * 4U)
-			return TC_ACT_UNSPEC;
-		address_from_ipv4(&inner, ip.daddr);
-	}
-	if (!address_is_served(&inner) || !leads_inside(ctx, passage->ifindex, &packet->tuple))
+	if (!inner_destination(ctx, packet, packet->transport, &inner) ||
+	    !address_is_served(&inner) || !leads_inside(ctx, passage->ifindex, &packet->tuple))
 		return TC_ACT_UNSPEC;
 	passage->tunnel.endpoint = packet->tuple.destination;
 	passage->tunnel.port = packet->tuple.destination_port;
@@ -313,6 +326,71 @@ static __always_inline bool icmp_is_error(const struct packet *packet, __u8 type
 	if (packet->ipv6)
 		return type >= ICMP6_UNREACHABLE && type <= ICMP6_PARAMETER;
 	return type == ICMP_UNREACHABLE || type == ICMP_TIME || type == ICMP_PARAMETER;
+}
+
+/* What the sender of a packet in a tunnel is told of an error about that tunnel. */
+static __always_inline void complaint_forward(const struct packet *packet, const __u8 *message,
+					      struct complaint *complaint)
+{
+	__u32 mtu = bpf_ntohl(*(const __be32 *)(message + 4));
+	__u32 bytes = tunnel_bytes(packet->ipv6);
+
+	if (packet->ipv6 ? message[0] == ICMP6_TOO_BIG :
+			   message[0] == ICMP_UNREACHABLE && message[1] == 4) {
+		mtu = packet->ipv6 ? mtu : (__u16)mtu;
+		complaint->mtu = mtu > bytes ? mtu - bytes : 0;
+		complaint->ipv4 = ICMP_UNREACHABLE | 4 << 8;
+		complaint->ipv6 = ICMP6_TOO_BIG;
+		reason_count(REASON_TOO_BIG);
+		return;
+	}
+	complaint->ipv4 = ICMP_UNREACHABLE | 1 << 8;
+	complaint->ipv6 = ICMP6_UNREACHABLE | 3 << 8;
+	reason_count(REASON_TUNNEL_REFUSED);
+}
+
+/*
+ * An ICMP error about a tunnel of this node becomes one about the packet in it, to whoever sent
+ * that (RFC 2003 §4, RFC 2473 §8): the way takes less than this node knew, or the endpoint's node
+ * takes nothing out of tunnels. TC_ACT_OK: the packet at hand is the one in the tunnel now, and
+ * `complaint` is to be sent about it; TC_ACT_UNSPEC: the error is about something else. Not static,
+ * so that the verifier follows it once.
+ */
+__noinline int tunnel_complain(struct __sk_buff *ctx, struct passage *passage,
+			       struct complaint *complaint)
+{
+	struct address *endpoint, *inner;
+	__u8 message[ICMP_BYTES] = {};
+	struct packet *packet;
+	__u32 quote, bytes;
+
+	if (!passage || !complaint)
+		return TC_ACT_UNSPEC;
+	packet = &passage->packet;
+	endpoint = &passage->tunnel.endpoint;
+	inner = &passage->wanted.destination;
+	quote = packet->transport + ICMP_BYTES;
+	bytes = tunnel_bytes(packet->ipv6);
+	if (passage->leaving || !address_is_own(&packet->tuple.destination) ||
+	    skb_byte(ctx, quote + (packet->ipv6 ? offsetof(struct ipv6hdr, nexthdr) :
+						  offsetof(struct iphdr, protocol))) !=
+		    (packet->ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP) ||
+	    !inner_destination(ctx, packet, quote, endpoint) ||
+	    !inner_destination(ctx, packet, quote + bytes, inner) ||
+	    !(filter_lookup(endpoint) & FILTER_ENDPOINT) || !address_is_served(inner))
+		return TC_ACT_UNSPEC;
+	if (bpf_skb_load_bytes(ctx, packet->transport, message, sizeof(message)) ||
+	    bpf_skb_adjust_room(ctx, -(__s32)(quote + bytes - packet->network), BPF_ADJ_ROOM_MAC,
+				BPF_F_ADJ_ROOM_FIXED_GSO))
+		return TC_ACT_SHOT;
+	if (unusual_read(ctx, packet, packet->ipv6) != UNUSUAL_PACKET ||
+	    !flow_lookup(&packet->tuple, &passage->flow) ||
+	    flow_kind(passage->flow.lock) != FLOW_FORWARD ||
+	    flow_path(passage->flow.lock) != FLOW_TUNNEL ||
+	    address_difference(&passage->flow.backend, endpoint))
+		return TC_ACT_SHOT;
+	complaint_forward(packet, message, complaint);
+	return TC_ACT_OK;
 }
 
 /* The packet that an error quotes: its addresses and ports are all that is needed, and there. */
@@ -414,6 +492,9 @@ __noinline int icmp_translate(struct __sk_buff *ctx, struct passage *passage)
 	if (!passage_may_translate(passage))
 		return FLOW_FREE;
 	flow_wanted(&passage->flow, node, &passage->wanted);
+	/* About a reply: the endpoint's node has sent that, and knows what of. */
+	if (flow_path(passage->flow.lock) == FLOW_TUNNEL)
+		return kind;
 	/* Who reports it: the endpoint seems to be the Service; a router keeps its address, unless
 	 * the report goes on to another node, where such a source would be forged. */
 	if (address_difference(&packet->tuple.source, &known.source) &&

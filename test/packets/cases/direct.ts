@@ -94,6 +94,62 @@ function strange(words: Words): Step[] {
   return tunnels.map((packet) => ({ hook: "ingress", packet, verdict: "next" }));
 }
 
+/** What a router between the nodes may say of a tunnel, and what the client hears of it. */
+const COMPLAINTS = {
+  4: [
+    { error: "ICMP(type=3,code=4,nexthopmtu=1300)", told: "ICMP(type=3,code=4,nexthopmtu=1280)" },
+    { error: "ICMP(type=3,code=4,nexthopmtu=0)", told: "ICMP(type=3,code=4,nexthopmtu=0)" },
+    { error: "ICMP(type=3,code=1)", told: "ICMP(type=3,code=1)" },
+    { error: "ICMP(type=3,code=2)", told: "ICMP(type=3,code=1)" },
+    { error: "ICMP(type=11,code=0)", told: "ICMP(type=3,code=1)" },
+  ],
+  6: [
+    { error: "ICMPv6PacketTooBig(mtu=1400)", told: "ICMPv6PacketTooBig(mtu=1360)" },
+    { error: "ICMPv6DestUnreach(code=3)", told: "ICMPv6DestUnreach(code=3)" },
+    { error: "ICMPv6ParamProblem(code=1,ptr=6)", told: "ICMPv6DestUnreach(code=3)" },
+    { error: "ICMPv6TimeExceeded(code=0)", told: "ICMPv6DestUnreach(code=3)" },
+  ],
+} as const;
+
+/** An error about a packet that this node has put into a tunnel. */
+function aboutTunnel(words: Words, transport: Transport, index: number): Step {
+  const { at, ip, answer, family } = words;
+  const { error, told } = COMPLAINTS[family][index]!;
+  const inner = `${ip(at.client, at.vip, { ttl: 63 })}/${TRANSPORTS[transport](KEPT, PORT)}`;
+  const bytes = (family === 4 ? 20 : 40) + (transport === "TCP" ? 20 : 8);
+  return {
+    hook: "ingress",
+    packet: `${ip(at.router, at.node)}/${error}/${outer(words, [at.node, at.remote])}/${inner}`,
+    verdict: "sent",
+    becomes: `${answer(at.vip, at.client)}/${told}/Raw(bytes(${inner})[:${bytes}])`,
+    reason: /code=4,|TooBig/.test(error) ? "too_big" : "tunnel_refused",
+  };
+}
+
+/** Errors about tunnels that are not this node's, or whose packets it has not sent. */
+function aboutOthers(words: Words): Step[] {
+  const { at, ip, error } = words;
+  const quoted = (source: string, to: string, port: number) =>
+    `${outer(words, [source, at.remote])}/${ip(at.client, to, { ttl: 63 })}/${udp(KEPT, port)}`;
+  const report = (about: string) => `${ip(at.router, at.node)}/${error("time")}/${about}`;
+  return [
+    intoTunnel(words, "UDP", "ingress"),
+    { hook: "ingress", packet: report(quoted(at.node, at.stranger, PORT)), verdict: "next" },
+    { hook: "ingress", packet: report(quoted(at.node, filterTwin(at.vip), PORT)), verdict: "next" },
+    { hook: "ingress", packet: report(quoted(at.node, at.vip, PORT + 1)), verdict: "dropped" },
+  ];
+}
+
+/** An error about a reply that a client got from the endpoint's node. */
+function errorAboutReply({ at, ip, error, family }: Words, transport: Transport, port: number) {
+  const bytes = (family === 4 ? 20 : 40) + 8;
+  const reply = (from: string, sport: number) =>
+    `${ip(from, at.client, { ttl: 60 })}/${TRANSPORTS[transport](sport, KEPT)}`;
+  const about = (from: string, sport: number) =>
+    `${error("tooBig", 1300)}/Raw(bytes(${reply(from, sport)})[:${bytes}])`;
+  return { asSent: about(at.vip, port), asKnown: about(at.local, ENDPOINT_PORT) };
+}
+
 export const DIRECT: readonly Case[] = [
   ...everyTransport.flatMap((transport): Case[] => [
     {
@@ -112,6 +168,53 @@ export const DIRECT: readonly Case[] = [
       title: `${transport} to an endpoint of this node goes in no tunnel`,
       rodata: DSR,
       steps: (words) => throughStack(words, transport),
+    },
+    {
+      title: `an error about a tunnel of ${transport} reaches the client, about what it sent`,
+      rodata: DSR,
+      steps: (words) => [
+        intoTunnel(words, transport, "ingress"),
+        ...COMPLAINTS[words.family].map((_, index) => aboutTunnel(words, transport, index)),
+      ],
+    },
+    {
+      title: `an error about a reply of ${transport} goes in the tunnel of its connection`,
+      rodata: DSR,
+      steps: (words) => {
+        const { at, ip } = words;
+        const { asSent } = errorAboutReply(words, transport, PORT);
+        return [
+          intoTunnel(words, transport, "xdp"),
+          {
+            hook: "ingress",
+            packet: `${ip(at.router, at.vip)}/${asSent}`,
+            verdict: "sent",
+            becomes: [
+              outer(words, [at.node, at.remote]),
+              ip(at.router, at.vip, { ttl: 63 }),
+              asSent,
+            ].join("/"),
+            isTunnelled: true,
+          },
+        ];
+      },
+    },
+    {
+      title: `an error about a reply of ${transport} reaches the endpoint out of a tunnel`,
+      steps: (words) => {
+        const { at, ip } = words;
+        const { asSent, asKnown } = errorAboutReply(words, transport, LOCAL_PORT);
+        const tunnel = outer(words, [at.nodeB, at.local]);
+        return [
+          ...outOfTunnel(words, transport),
+          {
+            hook: "ingress",
+            packet: `${tunnel}/${ip(at.router, at.vip, { ttl: 63 })}/${asSent}`,
+            verdict: "next",
+            becomes: `${ip(at.router, at.local, { ttl: 63 })}/${asKnown}`,
+          },
+        ];
+      },
     },
   ]),
   {
@@ -154,5 +257,10 @@ export const DIRECT: readonly Case[] = [
   {
     title: "tunnels of others, or to endpoints of other nodes, are left alone",
     steps: strange,
+  },
+  {
+    title: "errors about tunnels of others are left alone, of an unknown connection's dropped",
+    rodata: DSR,
+    steps: aboutOthers,
   },
 ];
