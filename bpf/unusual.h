@@ -407,8 +407,17 @@ static __always_inline bool inner_read(struct __sk_buff *ctx, const struct packe
 			return false;
 		address_from_words(&inner->tuple.source, ip.saddr.in6_u.u6_addr32);
 		address_from_words(&inner->tuple.destination, ip.daddr.in6_u.u6_addr32);
-		inner->tuple.protocol = protocol_from_ip(ip.nexthdr);
 		inner->transport = inner->network + sizeof(ip);
+		if (ip.nexthdr == NEXT_FRAGMENT) { /* the first: others have no ports */
+			__u8 next[8];
+
+			if (bpf_skb_load_bytes(ctx, inner->transport, next, sizeof(next)) ||
+			    next[2] || next[3] >> 3)
+				return false;
+			ip.nexthdr = next[0];
+			inner->transport += sizeof(next);
+		}
+		inner->tuple.protocol = protocol_from_ip(ip.nexthdr);
 	} else {
 		struct iphdr ip;
 

@@ -4,6 +4,7 @@ import { ENDPOINT_PORT, LOCAL_PORT, PORT } from "../services.ts";
 import {
   everyTransport,
   KEPT,
+  LONG_PAYLOAD,
   PAYLOAD,
   TAKEN,
   TRANSPORTS,
@@ -262,6 +263,30 @@ const quoted: Case[] = [
             },
           ],
         ),
+      ];
+    },
+  },
+  {
+    title:
+      "an error about a datagram's first fragment reaches the client, of a later one none does",
+    steps: (words) => {
+      const { at, ip, error, fragment } = words;
+      const sent = { id: 9, head: ip(at.node, at.remote, { ttl: 60 }) };
+      const own = { id: 9, head: ip(at.client, at.vip, { ttl: 60 }) };
+      const write = (dport: number) => TRANSPORTS.UDP(KEPT, dport, LONG_PAYLOAD);
+      const about = (index: number) =>
+        fragment(index, { ...sent, transport: write(ENDPOINT_PORT) });
+      const report = `${ip(at.router, at.node)}/${error("tooBig", 1300)}`;
+      const told = `${ip(at.router, at.client, { ttl: 63 })}/${error("tooBig", 1300)}`;
+      return [
+        throughNode(words, "UDP")[0]!,
+        {
+          hook: "ingress",
+          packet: `${report}/${about(0)}`,
+          verdict: "sent",
+          becomes: `${told}/${fragment(0, { ...own, transport: write(PORT) })}`,
+        },
+        { hook: "ingress", packet: `${report}/${about(1)}`, verdict: "next" },
       ];
     },
   },
