@@ -7,12 +7,13 @@ import {
   type Addresses,
   families,
   nodeAddresses,
+  outsideAddresses,
   routerAddresses,
   servicePrefixes,
   vipPrefixes,
   withLengths,
 } from "./addresses.ts";
-import { up } from "./cni.ts";
+import { routesToPods, up } from "./cni.ts";
 import type { Host } from "./host.ts";
 import type { Lab, LabNode } from "./lab.ts";
 import { prohibit } from "./topology.ts";
@@ -95,6 +96,31 @@ export async function plug(lab: Lab, target: Host): Promise<void> {
   const { host, device } = otherEnd(lab, target);
   await host.ip(`link set ${device} up`);
   await lab.restore(host);
+}
+
+/** The router's way to the client outside takes packets of so many bytes from then on. */
+export async function narrowToClient({ router }: Lab, mtu: number): Promise<void> {
+  const clients = families.map((family) => outsideAddresses[family]);
+  await router.ip(
+    ...clients.map((client) => `route replace ${client} dev outside mtu lock ${mtu}`),
+  );
+}
+
+/**
+ * A node's way to the pods of another one leads by the router from then on, whose way there takes
+ * packets of so many bytes: the node learns that by ICMP alone. On a routed network.
+ */
+export async function narrowBetween(
+  lab: Lab,
+  { from, to, mtu }: { from: LabNode; to: LabNode; mtu: number },
+): Promise<void> {
+  const routes = routesToPods(Object.keys(lab.nodes).indexOf(to.name));
+  await lab.router.ip(...routes.map((route) => `${route} mtu lock ${mtu}`));
+  const around = families.map((family, index) => {
+    const prefix = routes[index]!.replace(/ via .*/, "");
+    return `${prefix} via ${routerAddresses()[family]} src ${from.addresses[family]}`;
+  });
+  await from.ip(...around);
 }
 
 /**

@@ -1,8 +1,11 @@
 // What the settings of the packet path change for who asks from outside, from pods and from the
 // node: --forwarding, --masquerade, --masquerade-all and --device none, one after the other on the
-// same nodes, as an operator changes them.
+// same nodes, as an operator changes them while connections last.
 import test, { type ExecutionContext } from "ava";
+import type { Running } from "../../lab/host.ts";
+import { narrowBetween, narrowToClient } from "../../lab/links.ts";
 import { needsLab } from "../../lab/needs.ts";
+import { waitFor } from "../../lab/wait.ts";
 import { attachments, dumpDevices } from "./devices.ts";
 import {
   type Journey,
@@ -17,16 +20,21 @@ import {
   agentOptions,
   type Bed,
   CLUSTER_FLAGS,
+  ECHO_PORT,
+  FAMILIES,
   PROTOCOLS,
   type Protocol,
   UNSEEN_POD,
 } from "./outside.ts";
+import type { AgentOptions } from "./stage.ts";
 
 const labTest = needsLab(test.serial);
 
-const BEDS: readonly (Bed & { title: string })[] = [
+/** `only`: the flag whose settings are tried there, if not all. */
+const BEDS: readonly (Bed & { title: string; only?: string })[] = [
   { title: "routed, XDP", network: "routed", mode: "xdp", rpFilter: 1, rules: true },
   { title: "vxlan, TC", network: "vxlan", mode: "tc", rpFilter: 1 },
+  { title: "bridge, TC", network: "bridge", mode: "tc", rpFilter: 1, only: "--forwarding" },
 ];
 
 const SERVICES: Services = {
@@ -50,6 +58,8 @@ interface Setting {
   tcp?: readonly Journey[];
   udp?: readonly Journey[];
   talks?: readonly Talk[];
+  /** Those that go on where ways have become narrow. */
+  narrowed?: readonly Talk[];
 }
 
 /** Who is served by sockets alone. */
@@ -83,6 +93,7 @@ const SETTINGS: readonly Setting[] = [
       ["node process", "far", FLOATING, "pod-b1", "node"],
     ],
     talks: [["outside", "far", "pod-b1"]],
+    narrowed: [["outside", "far", "pod-b1"]],
   },
   {
     flags: ["--forwarding", "hybrid"],
@@ -125,12 +136,21 @@ test.after.always(async () => {
   for (const place of places) await (await place).stage.close();
 });
 
+/** Of node-b, by place. */
+const others = new Map<Place, Running>();
+
 /** Both nodes have an agent. That of node-b needs no flag for what node-a does. */
 async function openPlace(bed: Bed): Promise<Place> {
   const place = await Place.open(bed, SERVICES);
-  const { stage } = place;
-  await stage.startAgent({ ...agentOptions(bed), node: stage.lab.nodes["node-b"]! });
+  await startOther(place, agentOptions(bed));
   return place;
+}
+
+async function startOther(place: Place, options: AgentOptions): Promise<void> {
+  const { stage } = place;
+  await others.get(place)?.stop();
+  const agent = await stage.startAgent({ ...options, node: stage.lab.nodes["node-b"]! });
+  others.set(place, agent);
 }
 
 /** Starts the agent of node-a again, with other flags. */
@@ -149,7 +169,56 @@ async function makeJourneys(
       t.is(told, wordsOf(journey), `${journey[0]} → ${journey[1]} by ${way}`);
 }
 
+/** Each direction must learn from routers alone how large its packets may be. */
+async function talkNarrowly(
+  t: ExecutionContext,
+  { place, bed, talks }: { place: Place; bed: Bed; talks: readonly Talk[] },
+): Promise<void> {
+  const { lab } = place.stage;
+  const { "node-a": from, "node-b": to } = lab.nodes;
+  await narrowToClient(lab, 1300);
+  if (bed.network === "routed") await narrowBetween(lab, { from: from!, to: to!, mtu: 1400 });
+  for (const talk of talks) await place.talk(t, talk);
+  // What pods on a bridge have cut for a way beyond another node, br_netfilter would cut larger.
+  await narrowToClient(lab, 1500);
+}
+
+/** Connections that are to last: one of each family from outside to the endpoint elsewhere. */
+class Lasting {
+  readonly #place: Place;
+  readonly #flows: readonly number[];
+
+  private constructor(place: Place, flows: readonly number[]) {
+    this.#place = place;
+    this.#flows = flows;
+  }
+
+  static async start(place: Place): Promise<Lasting> {
+    const { helper } = place.client("outside");
+    const targets = FAMILIES.map((family) => place.target("far", { frontend: "vip", family }));
+    const starts = targets.map(({ address }) =>
+      helper.startFlow({ protocol: "TCP", address, port: ECHO_PORT }),
+    );
+    return new Lasting(place, await Promise.all(starts));
+  }
+
+  /** Waits until each has been answered again, and ends them. */
+  async end(t: ExecutionContext): Promise<void> {
+    const { helper } = this.#place.client("outside");
+    for (const flow of this.#flows) {
+      const { rounds } = await helper.reportFlow(flow);
+      const goesOn = async () => {
+        const { rounds: now, broken } = await helper.reportFlow(flow);
+        return broken !== undefined || now > rounds + 1;
+      };
+      await waitFor(goesOn, { what: "a connection to go on" });
+      t.like(await helper.stopFlow(flow), { identities: ["pod-b1"], wrong: 0, broken: undefined });
+    }
+  }
+}
+
 for (const bed of BEDS) {
+  let lasting: Lasting | undefined;
   let place: Promise<Place> | undefined;
   const opened = () => {
     if (place === undefined) {
@@ -159,7 +228,10 @@ for (const bed of BEDS) {
     return place;
   };
 
-  labTest(
+  const isTried = (flags: readonly string[]) => (bed.only ?? flags[0]) === flags[0];
+  const triedTest = isTried(["--device"]) ? labTest : undefined;
+
+  triedTest?.(
     `${bed.title}: --device none takes programs off devices and leaves sockets`,
     async (t) => {
       const place = await opened();
@@ -181,13 +253,31 @@ for (const bed of BEDS) {
     },
   );
 
-  for (const { flags, journeys, tcp = [], udp = [], talks = [] } of SETTINGS)
+  for (const { flags, journeys, tcp = [], udp = [], ...rest } of SETTINGS) {
+    const { talks = [], narrowed = [] } = rest;
+    if (!isTried(flags)) continue;
     labTest(`${bed.title}: ${flags.join(" ")}`, async (t) => {
       const place = await opened();
       await restart(place, ["--device", `eth0=${bed.mode}`, ...flags]);
+      await lasting?.end(t);
       await makeJourneys(t, place, { journeys, protocols: PROTOCOLS });
       await makeJourneys(t, place, { journeys: tcp, protocols: ["TCP"] });
       await makeJourneys(t, place, { journeys: udp, protocols: ["UDP"] });
       for (const talk of talks) await place.talk(t, talk);
+      if (narrowed.length > 0) await talkNarrowly(t, { place, bed, talks: narrowed });
+      lasting = await Lasting.start(place);
     });
+  }
+
+  const refusalTest = bed.network === "bridge" ? labTest : undefined;
+  refusalTest?.(`${bed.title}: a node that opens no tunnels is told of`, async (t) => {
+    const place = await opened();
+    await lasting?.end(t);
+    await startOther(place, { arguments: [...CLUSTER_FLAGS, "--device", "none"] });
+    await restart(place, ["--device", `eth0=${bed.mode}`, "--forwarding", "dsr"]);
+    // One at a time: the pod's kernel says so to a node about once a second.
+    const journey: Journey = ["outside", "far", ["vip"], "EHOSTUNREACH"];
+    await makeJourneys(t, place, { journeys: [journey], protocols: ["TCP"] });
+    t.true((await place.stage.dump()).reasons.tunnel_refused! > 0);
+  });
 }
