@@ -5,6 +5,7 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
+import { reason } from "../../bindings/layout.ts";
 import { DumpReader } from "../../control/dataplane/dump.ts";
 import { Pins } from "../../control/dataplane/pins.ts";
 import type { Answer } from "../../lab/helper.ts";
@@ -21,6 +22,7 @@ import { buildVariant, type Change, type Variant } from "./variant.ts";
 const labTest = needsLab(test.serial);
 
 const MAPS = "bpf/maps.h";
+const { REASON_COUNT } = reason;
 const SERVICES = { web: "10.96.0.1", sticky: "10.96.0.2", dns: "10.96.0.3" } as const;
 const SERVERS = ["pod-b", "pod-c"] as const;
 const CONNECTS_PER_SECOND = 600;
@@ -54,8 +56,8 @@ const RECORD_CHANGES: readonly Change[] = [
     "\t__u64 reference; /* backend id | generation << 32 */\n\t__u64 last_seen_ns;",
     "\t__u64 last_seen_ns;\n\t__u64 novelty;\n\t__u64 reference;",
   ],
-  [MAPS, "\tREASON_REFUSED = 0,", "\tREASON_NOVEL = 19,\n\tREASON_REFUSED = 0,"],
-  [MAPS, "REASON_COUNT = 19,", "REASON_COUNT = 20,"],
+  [MAPS, "\tREASON_REFUSED = 0,", `\tREASON_NOVEL = ${REASON_COUNT},\n\tREASON_REFUSED = 0,`],
+  [MAPS, `REASON_COUNT = ${REASON_COUNT},`, `REASON_COUNT = ${REASON_COUNT + 1},`],
 ];
 
 /** Steps of a take-over, at each of which the agent kills itself if BPFSVC_DIE names it. */
