@@ -137,15 +137,15 @@ export function decide(packet: Packet, serving: Serving): Decision {
   const hit = findFrontend(serving.rows, packet);
   if (hit === undefined) return decideUncaptured(packet, serving);
   const { row, frontend } = hit;
+  const sender = senderOf(packet, serving);
   // Loopback is each network namespace's own, and a packet of another's a martian (§9.5).
-  if (isLoopback(packet.destination) && senderOf(packet, serving) !== "node")
+  if (isLoopback(packet.destination) && sender !== "node")
     return { outcome: "untouched", reason: "noService" };
   const isGuarded = frontend.kind === "loadBalancer" && row.sources !== undefined;
   // Before the endpoints are looked at: a stranger learns nothing of them (§8.3, §8.5).
   if (isGuarded && !isInAny(packet.source, row.sources!.ranges)) {
     return { outcome: "drop", reason: "sourceRange" };
   }
-  const sender = senderOf(packet, serving);
   const { kind } = frontend;
   const { members, whenEmpty } = tableFor(row, { kind, isInside: sender !== "outside" });
   if (members.length === 0) {

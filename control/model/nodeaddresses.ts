@@ -102,12 +102,11 @@ export function nodePortAddresses(
   const own = wanted === "primary" ? [...primary.ipv4, ...primary.ipv6, ...local] : local;
   const candidates = groupByFamily(own.filter((address) => !isLoopback(address)));
   const choose = (addresses: readonly string[], localhost: string) => {
-    const within = (restricting: readonly AddressRange[] | undefined, address: string) =>
-      restricting === undefined || restricting.some((range) => isInRange(address, range));
     const restricting = restrictingRanges(ranges, { family: addressFamily(localhost) });
-    const chosen = addresses.filter((address) => within(restricting, address));
-    const hasLocalhost =
-      localhostNodePorts && (wanted === "primary" || within(restricting, localhost));
+    const isWithin = (address: string) =>
+      restricting === undefined || restricting.some((range) => isInRange(address, range));
+    const chosen = addresses.filter(isWithin);
+    const hasLocalhost = localhostNodePorts && (wanted === "primary" || isWithin(localhost));
     return hasLocalhost ? [...chosen, localhost] : chosen;
   };
   return { ipv4: choose(candidates.ipv4, "127.0.0.1"), ipv6: choose(candidates.ipv6, "::1") };

@@ -18,7 +18,7 @@ export interface Kernel {
 
 export const KERNELS: readonly Kernel[] = [
   { name: "oldest", suite: "bookworm", features: { socketDestroy: false } },
-  // 6.12 crashes under QEMU 7.2 with cx16; 7.2 gives sockets no storage without it.
+  // 6.12 crashes under QEMU 7.2 with cx16. From Linux 6.19 on sockets get no storage without it.
   { name: "stable", suite: "trixie", features: { socketDestroy: true }, cpuLacks: ["cx16"] },
   { name: "newest", suite: "testing", features: { socketDestroy: true } },
 ];

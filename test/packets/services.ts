@@ -52,13 +52,13 @@ interface Wanted {
 }
 
 function makeRow(
-  { name, port, backends, ...rest }: Wanted,
+  { name, port, backends, nodePort, ...rest }: Wanted,
   { family, protocol }: { family: Family; protocol: Protocol },
 ): ServiceRow {
   const { clusterIP, vip, node, loopback } = PLACES[family];
   const members = backends.map((_, index) => index);
   const table = { kind: "uniform", members, whenEmpty: rest.whenEmpty ?? "refuse" } as const;
-  const nodePorts = rest.nodePort === undefined ? [] : [node, loopback];
+  const nodePorts = nodePort === undefined ? [] : [node, loopback];
   return {
     key: `test/${name}:/${protocol}/${family}`,
     namespace: "test",
@@ -78,7 +78,7 @@ function makeRow(
       ...nodePorts.map((address) => ({
         kind: "nodePort" as const,
         address,
-        port: rest.nodePort!,
+        port: nodePort!,
       })),
     ],
     backends,

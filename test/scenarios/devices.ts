@@ -160,11 +160,12 @@ export function deviceRow(node: LabNode, ifindex: number) {
 }
 
 /**
- * Makes this node have had as many addresses as svc_node takes, while no agent runs, and a
- * connection that is sent on from the first of those that went, which is returned.
+ * Makes this node have had as many addresses as svc_node takes, while no agent runs, a connection
+ * that is sent on from the first of those that went, and a next hop on this device that knows the
+ * second; returns both.
  */
-export function wearOutAddresses(node: LabNode): string {
-  const [nodes, flows] = (["svc_node", "svc_flows"] as const).map((name) =>
+export function wearOutAddresses(node: LabNode, ifindex: number): (string | undefined)[] {
+  const [nodes, flows, hops] = (["svc_node", "svc_flows", "svc_hops"] as const).map((name) =>
     BpfMap.openPinned(new Pins(node.pins).mapPath(name)),
   );
   const table = new NodeMap(nodes!.mmap());
@@ -176,8 +177,10 @@ export function wearOutAddresses(node: LabNode): string {
     ((length + 1) << limit.FLOW_SOURCE_SHIFT) |
     (flowState.FLOW_REPLIED << limit.FLOW_STATE_SHIFT);
   new DataView(flows!.mmap().buffer).setUint32(flow.offset.lock, lock, true);
-  for (const map of [nodes!, flows!]) map.close();
-  return table.addressOf(length + 1)!;
+  const row = new DataView(hops!.mmap().buffer);
+  hop.write(row, 0, { ...hop.read(row, 0), ifindex, source: length + 2 });
+  for (const map of [nodes!, flows!, hops!]) map.close();
+  return [1, 2].map((each) => table.addressOf(length + each));
 }
 
 /** The addresses of this node that programs know, by index; undefined where there is none. */

@@ -10,6 +10,7 @@ import type { KernelStorage } from "../kernel.ts";
 import { addressBytes } from "../maps.ts";
 import { bytesToText, Table, textToBytes } from "../table.ts";
 import type { DeviceHooks, Served, Verify } from "./hooks.ts";
+import { Hops } from "./hops.ts";
 import { type Note, type WantedDevice, wantDevices, type XdpWish } from "./modes.ts";
 import type { NetworkState } from "./network.ts";
 import { findRoles, hasEthernet, type NamedUplinks, type Role, RoleKeeper } from "./roles.ts";
@@ -139,8 +140,10 @@ export class Devices {
       .filter((each) => each !== undefined);
     const primary = wanted.length === 0 ? [] : facts.addresses.filter((each) => own.has(each));
     const sources = new Map<string, number>();
-    for (const address of new Set([...primary, ...used])) {
-      const index = node.indexOf(address) ?? this.#reuseIndex(address, own);
+    const addresses = new Set([...primary, ...used]);
+    this.#makeRoom(addresses, own);
+    for (const address of addresses) {
+      const index = node.indexOf(address);
       if (index !== undefined) sources.set(address, index);
       else
         problems.push({
@@ -156,16 +159,23 @@ export class Devices {
     return sources;
   }
 
-  /** The index of one that the node has no more, if no row and no connection refers to it. */
-  #reuseIndex(address: string, own: ReadonlySet<string>): number | undefined {
-    const { node, flows } = this.#storage;
+  /**
+   * If not all of these addresses can have an index, takes those of addresses back that the node
+   * has no more, and that no row and no connection refers to.
+   */
+  #makeRoom(addresses: ReadonlySet<string>, own: ReadonlySet<string>): void {
+    const { node, flows, hops } = this.#storage;
+    const known = new Set(node.addresses);
+    const added = [...addresses].filter((each) => !known.has(each));
+    if (known.size + added.length < limit.NODE_SOURCES) return;
+    if ([...known].every((each) => own.has(each))) return;
     const used = flows.sourcesInUse();
+    for (const { source } of new Hops(hops).used()) used.add(source);
     for (const row of this.#table.actual.values()) {
       const { sourceIpv4, sourceIpv6 } = read(row);
       used.add(sourceIpv4).add(sourceIpv6);
     }
     node.release((each, index) => own.has(each) || used.has(index));
-    return node.indexOf(address);
   }
 
   /** Writes the rows of devices that are new before programs run there. */

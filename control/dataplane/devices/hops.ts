@@ -6,6 +6,8 @@ import { hop } from "../../../bindings/layout.ts";
 export interface UsedHop {
   index: number;
   ifindex: number;
+  /** This node's address towards it, an index in svc_node; 0: not known. */
+  source: number;
   /** 16 bytes. */
   next: Uint8Array;
   /** The MAC that packets are sent to. */
@@ -34,8 +36,8 @@ export class Hops {
     const view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.byteLength);
     for (let index = 0; index * hop.bytes < view.byteLength; index++) {
       if (this.#ifindexes[index * IFINDEX_WORDS + hop.offset.ifindex / 4] === 0) continue;
-      const { ifindex, next, header, checked } = hop.read(view, index * hop.bytes);
-      yield { index, ifindex, next, checked, mac: header.subarray(0, MAC_BYTES) };
+      const { ifindex, source, next, header, checked } = hop.read(view, index * hop.bytes);
+      yield { index, ifindex, source, next, checked, mac: header.subarray(0, MAC_BYTES) };
     }
   }
 
