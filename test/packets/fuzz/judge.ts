@@ -13,6 +13,7 @@ import {
   fold,
   ICMP,
   ICMPV6,
+  isTunnel,
   keyOf,
   type PacketRead,
   readFrame,
@@ -120,7 +121,7 @@ export class Judge {
     if (!before) return { fault: "what is no IP packet was changed or sent" };
     const after = readFrame(out, options);
     if (!after) return { fault: "it became no IP packet" };
-    const isOpened = before.inner !== undefined && after.protocol !== before.protocol;
+    const isOpened = before.inner !== undefined && isTunnel(before) && !isTunnel(after);
     const broken = after.faults & ~(isOpened ? before.inner!.faults : before.faults);
     if (broken) return { fault: `it left with ${faultNames(broken)}` };
     if (before.faults & UNSOUND && (isOpened || isRouted(frame, before, out, after)))
@@ -148,9 +149,8 @@ export class Judge {
 
   #judgeChange(change: Change): Judgement {
     const { before, after } = change;
-    if (before.inner && after.protocol !== before.protocol) return this.#judgeOpened(change);
-    if (after.inner && !before.inner && after.protocol !== ICMP && after.protocol !== ICMPV6)
-      return this.#judgeClosed(change);
+    if (before.inner && isTunnel(before) && !isTunnel(after)) return this.#judgeOpened(change);
+    if (after.inner && isTunnel(after) && !isTunnel(before)) return this.#judgeClosed(change);
     const isBack = after.source === before.destination && after.destination === before.source;
     if (isBack && isAnswer(change)) return this.#judgeAnswer(change);
     if (before.inner && after.inner && before.protocol === after.protocol)
@@ -266,13 +266,20 @@ export class Judge {
     return { fate: "tunnel" };
   }
 
-  /** A packet in a tunnel is as it came, and goes to an endpoint of its own. */
+  /**
+   * A packet in a tunnel is as it came, and goes to an endpoint of its own, or of the reply that it
+   * is an error about.
+   */
   #judgeClosed({ before, after }: Change): Judgement {
     const { inner } = after;
-    const decision = this.#oracle.decide(before);
-    if (decision.outcome !== "endpoints") return { fault: "what is not ours was put in a tunnel" };
+    const asked = before.isLater
+      ? [...this.#known.datagrams(before)]
+      : [before.inner ? turn(before.inner) : before];
+    const led = asked.map((tuple) => this.#oracle.decide(tuple));
+    const endpoints = led.flatMap((each) => (each.outcome === "endpoints" ? each.endpoints : []));
+    if (endpoints.length === 0) return { fault: "what is not ours was put in a tunnel" };
     const to = textOf(after.destination);
-    if (!decision.endpoints.some(({ address }) => address === to))
+    if (!endpoints.some(({ address }) => address === to))
       return { fault: "a tunnel leads to what is no endpoint of its Service" };
     if (keyOf(inner!) !== keyOf(before)) return { fault: "a tunnel holds another packet" };
     return this.#own.has(after.source) ? { fate: "tunnel" } : { fault: "a tunnel from a stranger" };

@@ -242,6 +242,11 @@ function isSummed(frame: Uint8Array, packet: PacketRead): boolean {
 }
 
 /** True for the types that tell of another packet. */
+/** Whether another packet of the same family is all that a packet holds. */
+export function isTunnel({ family, protocol }: PacketRead): boolean {
+  return protocol === (family === 4 ? IPV4_IN_IP : IPV6_IN_IP);
+}
+
 function isError({ family, type }: PacketRead): boolean {
   return family === 4 ? type === 3 || type === 11 || type === 12 : type >= 1 && type <= 4;
 }
@@ -289,8 +294,7 @@ export function readFrame(frame: Uint8Array, options: ReadOptions = {}): PacketR
   if (packet.end < frame.length) packet.faults |= FAULT.trailing;
   readTransport(frame, packet);
   if (isError(packet)) readQuoted(frame, packet);
-  const isTunnel = packet.protocol === (family === 4 ? IPV4_IN_IP : IPV6_IN_IP);
-  if (isTunnel && packet.transport > 0) {
+  if (isTunnel(packet) && packet.transport > 0) {
     packet.inner = readPacket(frame, { family, network: packet.transport, ...options });
     if (packet.inner) {
       if (packet.inner.end < frame.length) packet.inner.faults |= FAULT.trailing;
