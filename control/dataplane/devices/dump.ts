@@ -4,6 +4,7 @@ import { errnoName } from "../../../bindings/errors.ts";
 import { filterPoint, findFilter } from "../../../bindings/filter.ts";
 import { device as layout } from "../../../bindings/layout.ts";
 import { BpfLink } from "../../../bindings/link.ts";
+import type { BpfMap } from "../../../bindings/map.ts";
 import { NetlinkSocket, netlinkProtocol } from "../../../bindings/netlink.ts";
 import { type Link, listLinks, xdpMode } from "../../../bindings/rtnetlink.ts";
 import { RunningProgram } from "../../../bindings/running.ts";
@@ -50,19 +51,29 @@ export function dumpDevices(pins: Pins): DeviceDump | undefined {
   const meta = new Meta(maps.svc_meta, { readOnly: true });
   if (meta.layout === 0n) return undefined;
   checkLayout(meta, pins);
+  const rows = readRows(maps.svc_devices);
+  // After the rows: an agent gives an address its index, and a device its row, in this order.
   const node = new NodeMap(maps.svc_node.mmap({ readOnly: true }));
-  const links = new Map(presentLinks().map((link) => [link.ifindex, link]));
-  const devices: DumpedDevice[] = [];
-  for (const { keys, values, count } of maps.svc_devices.entries())
-    for (let index = 0; index < count; index++) {
-      const ifindex = new DataView(keys.buffer, keys.byteOffset).getUint32(index * 4, true);
-      const link = links.get(ifindex);
-      const view = new DataView(values.buffer, values.byteOffset, values.byteLength);
-      const row = layout.read(view, index * layout.bytes);
-      if (link) devices.push(describe(link, row, { pins, node }));
-    }
+  const devices = presentLinks().flatMap((link) => {
+    const row = rows.get(link.ifindex);
+    return row === undefined ? [] : [describe(link, row, { pins, node })];
+  });
   for (const map of Object.values(maps)) map.close();
   return { node: meta.node, devices: devices.sort((a, b) => a.ifindex - b.ifindex) };
+}
+
+type Row = ReturnType<typeof layout.read>;
+
+/** The rows of svc_devices by ifindex. */
+function readRows(map: BpfMap): ReadonlyMap<number, Row> {
+  const rows = new Map<number, Row>();
+  for (const { keys, values, count } of map.entries()) {
+    const ifindexes = new DataView(keys.buffer, keys.byteOffset, keys.byteLength);
+    const view = new DataView(values.buffer, values.byteOffset, values.byteLength);
+    for (let index = 0; index < count; index++)
+      rows.set(ifindexes.getUint32(index * 4, true), layout.read(view, index * layout.bytes));
+  }
+  return rows;
 }
 
 function presentLinks(): Link[] {
@@ -76,7 +87,7 @@ function presentLinks(): Link[] {
 
 function describe(
   link: Link,
-  row: ReturnType<typeof layout.read>,
+  row: Row,
   { pins, node }: { pins: Pins; node: NodeMap },
 ): DumpedDevice {
   const tc = findTc(pins, link);
