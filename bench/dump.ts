@@ -11,7 +11,7 @@ import { ratios } from "./statistics.ts";
 const ENDPOINTS = 10;
 const USUAL = 1000;
 const MANY = { usual: 10_000, quick: 2000 } as const;
-const ROUNDS = 15;
+const ROUNDS = 11;
 
 async function hasBpftool(node: LabNode): Promise<boolean> {
   return (await node.run(["sh", "-c", "command -v bpftool"])).code === 0;

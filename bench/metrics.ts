@@ -13,7 +13,7 @@ const SIZES = { small: 100, large: 10_000 } as const;
 const ENDPOINTS = 10;
 /** Service ports with series of their own, as many as there are by default. */
 const TOLD = 100;
-const ROUNDS = 12;
+const ROUNDS = 9;
 /** Scrapes to a sample: CPU time is told in ticks of 10 ms. */
 const SCRAPES = { usual: 100, quick: 25 } as const;
 /** How often Prometheus asks, unless it is told otherwise. */

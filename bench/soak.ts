@@ -7,7 +7,7 @@ import { figure } from "./rounds.ts";
 import { CHANGES, type Change, SoakBed } from "./soakbed.ts";
 
 /** With what it takes to begin, within three minutes. */
-const SECONDS = 150;
+const SECONDS = 120;
 const QUICK_SECONDS = 20;
 /** What each iperf3 sends, and receives: all of them together leave CPU time to the others. */
 const MEGABITS = 4;

@@ -72,6 +72,7 @@ export class ServiceRanges {
 
   /** The ranges for which there is no room. */
   errors(): RowError[] {
+    if (this.#leftOut.length === 0) return [];
     const { message } = new CapacityError("svc_ranges", PLACES);
     return this.#leftOut.map((key) => ({ key, message }));
   }
