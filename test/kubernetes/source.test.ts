@@ -3,14 +3,13 @@
 import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { createServer as createTlsServer } from "node:https";
 import { type AddressInfo, connect, type Socket } from "node:net";
 import path from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { machineClock } from "../../control/source/kubernetes/time.ts";
 import { Authority } from "../../lab/apiserver/certificates.ts";
 import type { Effect } from "../../lab/apiserver/faults.ts";
-import { makeKubeconfig } from "../../lab/apiserver/kubeconfig.ts";
 import { startApiServer } from "../../lab/apiserver/server.ts";
 import { waitFor } from "../../lab/wait.ts";
 import {
@@ -23,6 +22,7 @@ import {
   Scene,
   withLabels,
 } from "./cluster.ts";
+import { startOldServer } from "./oldserver.ts";
 
 const PROXY_NAME = "service.kubernetes.io/service-proxy-name";
 const HEADLESS = "service.kubernetes.io/headless";
@@ -552,46 +552,71 @@ test.serial(
   "a server without protobuf and streamed lists is asked for JSON in pages",
   async (t) => {
     const scene = await Scene.create(t);
-    const authority = new Authority();
-    const { key, certificate } = authority.server(["127.0.0.1"]);
-    const accepts: string[] = [];
-    const server = createTlsServer({ key, cert: certificate }, (request, response) => {
-      const { searchParams, pathname } = new URL(request.url!, "https://127.0.0.1");
-      const accept = request.headers.accept ?? "";
-      accepts.push(accept);
-      const answer = (code: number, value: object) => {
-        response.writeHead(code, { "content-type": "application/json" });
-        response.end(JSON.stringify(value));
-      };
-      if (accept.includes("protobuf")) return answer(406, { kind: "Status", code: 406 });
-      if (searchParams.has("sendInitialEvents")) return answer(422, { kind: "Status", code: 422 });
-      if (searchParams.has("watch")) {
-        response.writeHead(200, { "content-type": "application/json" });
-        return response.flushHeaders();
-      }
-      const kind = pathname.endsWith("/services") ? "ServiceList" : kindOfList(pathname);
-      const isOurs = searchParams.get("labelSelector")?.startsWith("!service.k") === true;
-      const items = isOurs && kind === "ServiceList" ? [makeService("old")] : null;
-      return answer(200, { kind, metadata: { resourceVersion: "7" }, items });
-    });
-    server.listen(0, "127.0.0.1");
-    await once(server, "listening");
-    t.teardown(() => server.close());
-    const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    const proof = { token: "any" };
-    scene.writeKubeconfig(
-      makeKubeconfig({ url, authority: authority.certificate, user: "any", proof }),
-    );
-    const source = await scene.start();
+    const server = await startOldServer(t, { services: () => [makeService("old")] });
+    scene.writeKubeconfig(server.kubeconfig);
+    await scene.start();
     t.deepEqual([...scene.recorder.objects.keys()], ["Service shop/old"]);
     t.deepEqual(scene.recorder.problems, []);
-    t.is(accepts.filter((accept) => accept.includes("protobuf")).length, 5);
-    await source.close();
-    server.closeAllConnections();
+    t.is(server.accepts.filter((accept) => accept.includes("protobuf")).length, 5);
   },
 );
 
-function kindOfList(pathname: string): string {
-  if (pathname.endsWith("/endpointslices")) return "EndpointSliceList";
-  return pathname.endsWith("/nodes") ? "NodeList" : "ServiceCIDRList";
-}
+test.serial("initial events that break off again and again are told of", async (t) => {
+  const scene = await Scene.create(t, { objects: makeObjects(20) });
+  const { server, recorder } = scene;
+  server.faults.add({ verb: "watch", effect: { kind: "cut", afterBytes: 333 } });
+  // Each takes longer than a watch that counts as one that worked.
+  let now = 0;
+  const clock = { ...machineClock, now: () => (now += 2000) };
+  const source = scene.makeSource({ clock });
+  const started = source.start(recorder);
+  await waitFor(() => recorder.problems.length > 0, { what: "the problem" });
+  t.regex(recorder.problems[0]!, /Cannot watch .* at "127.0.0.1:\d+"/);
+  await source.close();
+  await started;
+});
+
+for (const [title, line, message] of [
+  ["ends at once", "", /Cannot watch services at ".*": it ended at once/],
+  [
+    "fails each time where it goes on",
+    JSON.stringify({ type: "ERROR", object: { kind: "Status", code: 500, message: "no value" } }),
+    /Cannot watch services at ".*": no value \(500\)/,
+  ],
+  [
+    "cannot be read where it goes on",
+    JSON.stringify({ type: "STRANGE", object: { kind: "Service" } }),
+    /Cannot decode a watch event of Service: its type is "STRANGE"/,
+  ],
+] as const)
+  test.serial(`a watch that ${title} is told of, and all is listed again`, async (t) => {
+    const scene = await Scene.create(t);
+    const { recorder } = scene;
+    let name = "old";
+    const server = await startOldServer(t, {
+      services: () => [makeService(name)],
+      onWatch: (response) => response.end(line === "" ? "" : `${line}\n`),
+    });
+    scene.writeKubeconfig(server.kubeconfig);
+    await scene.start();
+    name = "new";
+    await waitFor(() => recorder.objects.has("Service shop/new"), { what: "another list" });
+    t.deepEqual([...recorder.objects.keys()], ["Service shop/new"]);
+    t.regex(recorder.problems[0]!, message);
+    t.is(recorder.problems.length, 1);
+  });
+
+test.serial("lists follow failing watches ever more slowly", async (t) => {
+  const scene = await Scene.create(t);
+  const server = await startOldServer(t, { services: () => [], onWatch: (answer) => answer.end() });
+  scene.writeKubeconfig(server.kubeconfig);
+  const waits: number[] = [];
+  const sleep = (milliseconds: number) => {
+    waits.push(milliseconds);
+    return nextTurn();
+  };
+  const clock = { ...machineClock, sleep, now: () => 0, random: () => 0 };
+  await scene.start({ clock, backoff: { firstMs: 1000, lastMs: 30_000 } });
+  await waitFor(() => server.watches > 10, { what: "attempts" });
+  t.deepEqual(waits.slice(0, 7), [500, 1000, 2000, 4000, 8000, 15_000, 15_000]);
+});
