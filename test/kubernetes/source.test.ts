@@ -620,3 +620,18 @@ test.serial("lists follow failing watches ever more slowly", async (t) => {
   await waitFor(() => server.watches > 10, { what: "attempts" });
   t.deepEqual(waits.slice(0, 7), [500, 1000, 2000, 4000, 8000, 15_000, 15_000]);
 });
+
+test.serial("a server whose answers stop half-way is left for another", async (t) => {
+  const scene = await Scene.create(t);
+  const { server, recorder, folder } = scene;
+  const other = await startApiServer({ peer: server });
+  t.teardown(() => other.close());
+  const statePath = path.join(folder, "servers.json");
+  const state = { configured: `${server.url}/`, servers: [`${other.url}/`] };
+  writeFileSync(statePath, JSON.stringify(state));
+  server.faults.add({ effect: { kind: "stall", afterBytes: 100 } });
+  await scene.start({ statePath, timeouts: IMPATIENT });
+  await scene.settle("all");
+  t.true(other.requests.length > 0);
+  t.deepEqual(recorder.removed, []);
+});
