@@ -635,3 +635,20 @@ test.serial("a server whose answers stop half-way is left for another", async (t
   t.true(other.requests.length > 0);
   t.deepEqual(recorder.removed, []);
 });
+
+test.serial("a server is asked without TLS where its URL says so", async (t) => {
+  const scene = await Scene.create(t);
+  const services = () => [makeService("plain")];
+  const { url: master } = await startOldServer(t, { services, isPlain: true });
+  await scene.start({ master });
+  t.true(scene.recorder.objects.has("Service shop/plain"));
+  t.deepEqual(scene.recorder.problems, []);
+});
+
+test.serial("a server that is no URL is an error that shows it", async (t) => {
+  const scene = await Scene.create(t);
+  for (const master of ["10.0.0.1:6443", "localhost:6443"]) {
+    const error = await t.throwsAsync(scene.makeSource({ master }).start(scene.recorder));
+    t.true(error.message.includes(`the server is "${master}", not a URL such as "https://`));
+  }
+});
