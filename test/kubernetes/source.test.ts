@@ -442,6 +442,22 @@ test.serial(
   },
 );
 
+test.serial("an outage ends where one resource is forbidden before and after it", async (t) => {
+  const scene = await Scene.create(t);
+  const { server, recorder } = scene;
+  server.access.deny({ resource: "servicecidrs" });
+  await scene.start();
+  const told = recorder.problems.length;
+  const release = server.faults.add({ effect: { kind: "status", code: 503 } });
+  server.strike({ verb: "watch" }, { kind: "reset" });
+  await waitFor(() => recorder.problems.length > told, { what: "the outage" });
+  const hits = server.faults.hits;
+  await waitFor(() => server.faults.hits > hits + 30, { what: "that all have heard of it" });
+  release();
+  await waitFor(() => recorder.resolutions.length > 0, { what: "the end of the outage" });
+  t.deepEqual(recorder.resolutions, [`No longer: ${recorder.problems.at(-1)}`]);
+});
+
 test.serial("it ends while it waits for a server that is not there", async (t) => {
   const scene = await Scene.create(t);
   await scene.server.close();

@@ -147,8 +147,12 @@ export class KubernetesSource implements Source {
       onFailed: (error) => {
         const { message } = error;
         const subject = commonTrouble(error);
-        if (subject === undefined) outage.fail(message);
-        else this.#serverOutage.fail(resource, { message, subject });
+        if (subject !== undefined) this.#serverOutage.fail(resource, { message, subject });
+        else {
+          outage.fail(message);
+          // A server that refuses this alone is itself well, and this may never be.
+          if (error instanceof ApiError) this.#serverOutage.end(resource);
+        }
         const code = error instanceof ApiError ? error.code : 0;
         if (!resource.isRequired && NOT_TO_BE_HAD.includes(code)) this.#settle(resource);
       },
