@@ -407,6 +407,23 @@ test.serial("the API server's other addresses are kept, and found when one is go
   t.true(recorder.objects.has("Service shop/second"));
 });
 
+test.serial("a slice that is given to another Service names no API server any more", async (t) => {
+  const scene = await Scene.create(t);
+  const { server, folder } = scene;
+  const statePath = path.join(folder, "servers.json");
+  const kept = () => JSON.parse(readFileSync(statePath, "utf8")).servers;
+  const second = makeSlice("kubernetes", ["192.0.2.8"], { namespace: "default" });
+  const { metadata } = second;
+  server.apply(makeSlice("kubernetes", ["192.0.2.7"], { namespace: "default" }));
+  server.apply({ ...second, metadata: { ...metadata, name: "moving" } });
+  await scene.start({ statePath });
+  t.deepEqual(kept(), ["https://192.0.2.7:8080/", "https://192.0.2.8:8080/"]);
+  const labels = { "kubernetes.io/service-name": "other" };
+  server.apply({ ...second, metadata: { ...metadata, name: "moving", labels } });
+  await waitFor(() => kept().length === 1, { what: "one address less" });
+  t.deepEqual(kept(), ["https://192.0.2.7:8080/"]);
+});
+
 test.serial("what is odd in an object is told once, and that it is no more", async (t) => {
   const scene = await Scene.create(t);
   const { server, recorder } = scene;
