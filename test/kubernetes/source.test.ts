@@ -377,6 +377,28 @@ test.serial("a new authority and a new kubeconfig are taken while it runs", asyn
   await scene.settle("the state after the new authority");
 });
 
+test.serial("a client certificate that is none is an error, also while it runs", async (t) => {
+  const scene = await Scene.create(t);
+  const { server, recorder } = scene;
+  const good = server.kubeconfigFor({ user: "node" });
+  const config = JSON.parse(good);
+  const damaged = Buffer.from("-----BEGIN CERTIFICATE-----\nAAAA\n").toString("base64");
+  config.users[0].user["client-certificate-data"] = damaged;
+  scene.writeKubeconfig(JSON.stringify(config));
+  const message = /Cannot use kubeconfig ".*": error:.*PEM.*; correct it/;
+  await t.throwsAsync(scene.makeSource().start(recorder), { message });
+  scene.writeKubeconfig(good);
+  await scene.start();
+  scene.writeKubeconfig(JSON.stringify(config));
+  server.strike({ verb: "watch" }, { kind: "cut" });
+  await waitFor(() => recorder.problems.length > 0, { what: "the problem" });
+  t.regex(recorder.problems[0]!, message);
+  scene.writeKubeconfig(good);
+  server.apply(makeService("after"));
+  await scene.settle("the state after the good certificate");
+  t.is(recorder.problems.length, 1);
+});
+
 test.serial("a client certificate is used", async (t) => {
   const scene = await Scene.create(t);
   const { server } = scene;

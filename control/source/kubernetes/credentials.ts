@@ -4,6 +4,7 @@ import { readFileSync, statSync } from "node:fs";
 import http, { type Agent } from "node:http";
 import https from "node:https";
 import path from "node:path";
+import { createSecureContext } from "node:tls";
 import { KubeConfig } from "@kubernetes/client-node/dist/config.js";
 import { parse } from "yaml";
 import { CredentialsError } from "./errors.ts";
@@ -117,6 +118,8 @@ export class Credentials {
     );
     const material = JSON.stringify([protocol, tls]);
     if (this.#agent?.material !== material) {
+      // What is no certificate is told as such here; a request would only fail somehow.
+      createSecureContext(tls);
       // Streams under way go on over the connections that they have.
       const kept = { keepAlive: true, keepAliveMsecs: KEEP_ALIVE_MS };
       const agent =
