@@ -1,5 +1,6 @@
 // The Kubernetes API as a source, on the lab's API server: what is delivered and when, and what
 // becomes of it while the server, the network, rights or credentials fail.
+import dns from "node:dns";
 import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
@@ -507,6 +508,25 @@ test.serial("it ends while it waits for a server that is not there", async (t) =
   await source.close();
   await started;
   t.is(scene.recorder.syncs, 0);
+});
+
+test.serial("that none of a name's addresses answers is told with each reason", async (t) => {
+  const scene = await Scene.create(t);
+  await scene.server.close();
+  const { port } = new URL(scene.server.url);
+  const { lookup } = dns;
+  t.teardown(() => Object.assign(dns, { lookup }));
+  const found = ["127.0.0.1", "127.0.0.2"].map((address) => ({ address, family: 4 }));
+  const lookupTwo = (_name: string, _options: object, done: (...answer: unknown[]) => void) =>
+    done(null, found);
+  Object.assign(dns, { lookup: lookupTwo });
+  const source = scene.makeSource({ master: `https://api.example:${port}` });
+  const started = source.start(scene.recorder);
+  await waitFor(() => scene.recorder.problems.length > 0, { what: "the outage" });
+  const [first, second] = found.map(({ address }) => `connect ECONNREFUSED ${address}:${port}`);
+  t.true(scene.recorder.problems[0]!.includes(`at "api.example:${port}": ${first}, ${second};`));
+  await source.close();
+  await started;
 });
 
 test.serial(

@@ -164,7 +164,9 @@ class NetworkError extends Error {
   readonly wasKept: boolean;
 
   constructor(cause: Error, wasKept: boolean) {
-    super(cause.message, { cause });
+    // Of a name with several addresses each has failed, and the whole has no message.
+    const { errors } = cause as Partial<AggregateError>;
+    super(errors?.map(({ message }) => message).join(", ") ?? cause.message, { cause });
     this.wasKept = wasKept;
     const { code } = cause as NodeJS.ErrnoException;
     if (code !== undefined) Object.assign(this, { code });
