@@ -21,7 +21,7 @@ export interface OldServer {
 export interface OldServerOptions {
   services: () => readonly ApiObject[];
   /** Goes on with a watch of Services, whose head is sent; they stay open if not given. */
-  onWatch?: (response: ServerResponse) => void;
+  onWatch?: (response: ServerResponse) => unknown;
   isPlain?: boolean;
 }
 

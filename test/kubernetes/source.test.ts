@@ -3,7 +3,7 @@
 import dns from "node:dns";
 import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
+import { createServer, type ServerResponse } from "node:http";
 import { type AddressInfo, connect, type Socket } from "node:net";
 import path from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
@@ -680,6 +680,29 @@ for (const [title, line, message] of [
     t.regex(recorder.problems[0]!, message);
     t.is(recorder.problems.length, 1);
   });
+
+test.serial("what came before a failure of its watch is acted on at once", async (t) => {
+  const scene = await Scene.create(t);
+  const { recorder } = scene;
+  const watches: ServerResponse[] = [];
+  const onWatch = (response: ServerResponse) => watches.push(response);
+  const server = await startOldServer(t, { services: () => [], onWatch });
+  scene.writeKubeconfig(server.kubeconfig);
+  await scene.start();
+  await waitFor(() => watches.length > 0, { what: "a watch" });
+  const { metadata, ...rest } = makeService("new");
+  const object = { ...rest, metadata: { ...metadata, resourceVersion: "90" } };
+  const error = { kind: "Status", code: 500 };
+  const { changes } = recorder;
+  const events = [
+    { type: "ADDED", object },
+    { type: "ERROR", object: error },
+  ];
+  watches[0]!.write(events.map((event) => `${JSON.stringify(event)}\n`).join(""));
+  await waitFor(() => watches.length > 1, { what: "another watch" });
+  t.true(recorder.objects.has("Service shop/new"));
+  t.is(recorder.changes, changes + 1);
+});
 
 test.serial("lists follow failing watches ever more slowly", async (t) => {
   const scene = await Scene.create(t);

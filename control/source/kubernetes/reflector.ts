@@ -261,8 +261,12 @@ export class Reflector {
       if (!this.#hasFailedAtOnce) onWell();
     }
     await consume((piece) => {
-      understand(subject, () => reader.push(piece));
-      onChanged();
+      try {
+        understand(subject, () => reader.push(piece));
+      } finally {
+        // What came before a fault holds.
+        onChanged();
+      }
     });
     understand(subject, () => reader.end());
     if (listing !== undefined) throw contentError(subject, "the initial events did not end");
