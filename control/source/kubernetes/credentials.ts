@@ -66,6 +66,8 @@ export class Credentials {
       const isVerified = server.protocol === "https:" && options.rejectUnauthorized !== false;
       return { server, headers: makeHeaders(headers, auth), agent: own, isVerified };
     } catch (error) {
+      // Whatever a plugin printed is kept by KubeConfig, also if it is no credential.
+      this.doubt();
       const reason = (error as Error).message.trim();
       throw new CredentialsError(`Cannot use ${this.origin}: ${reason}; correct it`, {
         cause: error,
