@@ -209,7 +209,7 @@ test("an exact address wins over a node port, whatever their age", (t) => {
   t.true(batch.problems[0]!.message.includes("exact addresses come before node ports"));
 });
 
-test("node ports follow the Node, and are served on fallback addresses without one", (t) => {
+test("node ports follow the Node, and are on fallback addresses before there is one", (t) => {
   const ports = [{ name: "http", port: 80, nodePort: 30080 }];
   const cluster = makeCluster(service("web", { type: "NodePort", ports }));
   t.deepEqual(frontends(cluster.takeDirty()), { web: ["10.96.0.1:80", "192.168.99.9:30080"] });
@@ -219,8 +219,35 @@ test("node ports follow the Node, and are served on fallback addresses without o
   t.true(cluster.nodePorts.fromNode);
   cluster.apply(node("a", "192.168.50.3"));
   t.deepEqual(frontends(cluster.takeDirty()), { web: ["10.96.0.1:80", "192.168.50.3:30080"] });
+});
+
+test("what a Node said holds on when it is deleted, and until a new one says other", (t) => {
+  const ports = [{ name: "http", port: 80, nodePort: 30080 }];
+  const named = (address?: string, podCIDR?: string) =>
+    read({
+      kind: "Node",
+      metadata: { name: "node-a" },
+      spec: podCIDR ? { podCIDRs: [podCIDR] } : {},
+      status: address ? { addresses: [{ type: "InternalIP", address }] } : {},
+    });
+  const cluster = makeClusterWith(
+    { detectLocalMode: "NodeCIDR" },
+    service("web", { type: "NodePort", ports }),
+    named(NODE_ADDRESS, "10.244.1.0/24"),
+  );
+  cluster.takeDirty();
+  const isPod = () => cluster.detector.isPod({ source: "10.244.1.5" });
   cluster.remove({ kind: "Node", namespace: "", name: "node-a" });
-  t.deepEqual(frontends(cluster.takeDirty()), { web: ["10.96.0.1:80", "192.168.99.9:30080"] });
+  t.is(cluster.nodeObject, undefined);
+  t.true(isPod());
+  t.deepEqual(cluster.takeDirty().changed, []);
+  cluster.apply(named());
+  t.true(cluster.nodeObject !== undefined);
+  t.true(isPod());
+  t.deepEqual(cluster.takeDirty().changed, []);
+  cluster.apply(named("192.168.50.3", "10.244.2.0/24"));
+  t.false(isPod());
+  t.deepEqual(frontends(cluster.takeDirty()), { web: ["10.96.0.1:80", "192.168.50.3:30080"] });
 });
 
 test("a change of zone re-evaluates Services with zone hints", (t) => {
@@ -609,7 +636,8 @@ test("any sequence of events ends in the rows and conflicts of a rebuild from sc
           const identity: ObjectIdentity = event.object;
           const key = `${identity.kind} ${identity.namespace}/${identity.name}`;
           if (event.kind === "apply") objects.set(key, event.object);
-          else objects.delete(key);
+          // What a Node said holds on when it is gone.
+          else if (identity.kind !== "Node") objects.delete(key);
           if (event.kind === "apply") cluster.apply(event.object);
           else cluster.remove(identity);
         }

@@ -103,7 +103,9 @@ export class Cluster {
   #serviceRanges: readonly string[] = [];
   #areRangesTouched = false;
   #localAddresses: readonly string[] | undefined;
+  /** What the Node object says, or last said before it went. */
   #node: NodeObject | undefined;
+  #isNodeThere = false;
   #context: NodeContext;
   #detector: LocalDetector;
 
@@ -142,7 +144,7 @@ export class Cluster {
 
   /** This node's own Node object, as of now; undefined if there is none. */
   get nodeObject(): NodeObject | undefined {
-    return this.#node;
+    return this.#isNodeThere ? this.#node : undefined;
   }
 
   /** Tells pods from others, by the configuration and this Node's podCIDRs (§10.8). */
@@ -297,8 +299,17 @@ export class Cluster {
   }
 
   #setNode(node: NodeObject | undefined): void {
-    this.#node = node;
-    this.#detector = makeDetector(this.#config, { podRanges: node?.podRanges ?? [] });
+    this.#isNodeThere = node !== undefined;
+    // Whoever deletes a Node moves neither the machine nor its pods, and one that registers anew
+    // is given addresses and ranges only after a while.
+    if (node === undefined) return;
+    const { addresses, podRanges } = this.#node ?? node;
+    this.#node = {
+      ...node,
+      addresses: node.addresses.length > 0 ? node.addresses : addresses,
+      podRanges: node.podRanges.length > 0 ? node.podRanges : podRanges,
+    };
+    this.#detector = makeDetector(this.#config, this.#node);
     this.#refreshContext();
   }
 

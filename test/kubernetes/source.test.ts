@@ -1,16 +1,16 @@
 // The Kubernetes API as a source, on the lab's API server: what is delivered and when, and what
 // becomes of it while the server, the network, rights or credentials fail.
+import dns from "node:dns";
 import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
-import { createServer as createTlsServer } from "node:https";
+import { createServer, type ServerResponse } from "node:http";
 import { type AddressInfo, connect, type Socket } from "node:net";
 import path from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import test, { type ExecutionContext } from "ava";
 import { machineClock } from "../../control/source/kubernetes/time.ts";
 import { Authority } from "../../lab/apiserver/certificates.ts";
 import type { Effect } from "../../lab/apiserver/faults.ts";
-import { makeKubeconfig } from "../../lab/apiserver/kubeconfig.ts";
 import { startApiServer } from "../../lab/apiserver/server.ts";
 import { waitFor } from "../../lab/wait.ts";
 import {
@@ -23,6 +23,7 @@ import {
   Scene,
   withLabels,
 } from "./cluster.ts";
+import { startOldServer } from "./oldserver.ts";
 
 const PROXY_NAME = "service.kubernetes.io/service-proxy-name";
 const HEADLESS = "service.kubernetes.io/headless";
@@ -377,6 +378,28 @@ test.serial("a new authority and a new kubeconfig are taken while it runs", asyn
   await scene.settle("the state after the new authority");
 });
 
+test.serial("a client certificate that is none is an error, also while it runs", async (t) => {
+  const scene = await Scene.create(t);
+  const { server, recorder } = scene;
+  const good = server.kubeconfigFor({ user: "node" });
+  const config = JSON.parse(good);
+  const damaged = Buffer.from("-----BEGIN CERTIFICATE-----\nAAAA\n").toString("base64");
+  config.users[0].user["client-certificate-data"] = damaged;
+  scene.writeKubeconfig(JSON.stringify(config));
+  const message = /Cannot use kubeconfig ".*": error:.*PEM.*; correct it/;
+  await t.throwsAsync(scene.makeSource().start(recorder), { message });
+  scene.writeKubeconfig(good);
+  await scene.start();
+  scene.writeKubeconfig(JSON.stringify(config));
+  server.strike({ verb: "watch" }, { kind: "cut" });
+  await waitFor(() => recorder.problems.length > 0, { what: "the problem" });
+  t.regex(recorder.problems[0]!, message);
+  scene.writeKubeconfig(good);
+  server.apply(makeService("after"));
+  await scene.settle("the state after the good certificate");
+  t.is(recorder.problems.length, 1);
+});
+
 test.serial("a client certificate is used", async (t) => {
   const scene = await Scene.create(t);
   const { server } = scene;
@@ -405,6 +428,23 @@ test.serial("the API server's other addresses are kept, and found when one is go
   await server.close();
   await scene.start({ statePath });
   t.true(recorder.objects.has("Service shop/second"));
+});
+
+test.serial("a slice that is given to another Service names no API server any more", async (t) => {
+  const scene = await Scene.create(t);
+  const { server, folder } = scene;
+  const statePath = path.join(folder, "servers.json");
+  const kept = () => JSON.parse(readFileSync(statePath, "utf8")).servers;
+  const second = makeSlice("kubernetes", ["192.0.2.8"], { namespace: "default" });
+  const { metadata } = second;
+  server.apply(makeSlice("kubernetes", ["192.0.2.7"], { namespace: "default" }));
+  server.apply({ ...second, metadata: { ...metadata, name: "moving" } });
+  await scene.start({ statePath });
+  t.deepEqual(kept(), ["https://192.0.2.7:8080/", "https://192.0.2.8:8080/"]);
+  const labels = { "kubernetes.io/service-name": "other" };
+  server.apply({ ...second, metadata: { ...metadata, name: "moving", labels } });
+  await waitFor(() => kept().length === 1, { what: "one address less" });
+  t.deepEqual(kept(), ["https://192.0.2.7:8080/"]);
 });
 
 test.serial("what is odd in an object is told once, and that it is no more", async (t) => {
@@ -442,6 +482,22 @@ test.serial(
   },
 );
 
+test.serial("an outage ends where one resource is forbidden before and after it", async (t) => {
+  const scene = await Scene.create(t);
+  const { server, recorder } = scene;
+  server.access.deny({ resource: "servicecidrs" });
+  await scene.start();
+  const told = recorder.problems.length;
+  const release = server.faults.add({ effect: { kind: "status", code: 503 } });
+  server.strike({ verb: "watch" }, { kind: "reset" });
+  await waitFor(() => recorder.problems.length > told, { what: "the outage" });
+  const hits = server.faults.hits;
+  await waitFor(() => server.faults.hits > hits + 30, { what: "that all have heard of it" });
+  release();
+  await waitFor(() => recorder.resolutions.length > 0, { what: "the end of the outage" });
+  t.deepEqual(recorder.resolutions, [`No longer: ${recorder.problems.at(-1)}`]);
+});
+
 test.serial("it ends while it waits for a server that is not there", async (t) => {
   const scene = await Scene.create(t);
   await scene.server.close();
@@ -452,6 +508,25 @@ test.serial("it ends while it waits for a server that is not there", async (t) =
   await source.close();
   await started;
   t.is(scene.recorder.syncs, 0);
+});
+
+test.serial("that none of a name's addresses answers is told with each reason", async (t) => {
+  const scene = await Scene.create(t);
+  await scene.server.close();
+  const { port } = new URL(scene.server.url);
+  const { lookup } = dns;
+  t.teardown(() => Object.assign(dns, { lookup }));
+  const found = ["127.0.0.1", "127.0.0.2"].map((address) => ({ address, family: 4 }));
+  const lookupTwo = (_name: string, _options: object, done: (...answer: unknown[]) => void) =>
+    done(null, found);
+  Object.assign(dns, { lookup: lookupTwo });
+  const source = scene.makeSource({ master: `https://api.example:${port}` });
+  const started = source.start(scene.recorder);
+  await waitFor(() => scene.recorder.problems.length > 0, { what: "the outage" });
+  const [first, second] = found.map(({ address }) => `connect ECONNREFUSED ${address}:${port}`);
+  t.true(scene.recorder.problems[0]!.includes(`at "api.example:${port}": ${first}, ${second};`));
+  await source.close();
+  await started;
 });
 
 test.serial(
@@ -552,46 +627,126 @@ test.serial(
   "a server without protobuf and streamed lists is asked for JSON in pages",
   async (t) => {
     const scene = await Scene.create(t);
-    const authority = new Authority();
-    const { key, certificate } = authority.server(["127.0.0.1"]);
-    const accepts: string[] = [];
-    const server = createTlsServer({ key, cert: certificate }, (request, response) => {
-      const { searchParams, pathname } = new URL(request.url!, "https://127.0.0.1");
-      const accept = request.headers.accept ?? "";
-      accepts.push(accept);
-      const answer = (code: number, value: object) => {
-        response.writeHead(code, { "content-type": "application/json" });
-        response.end(JSON.stringify(value));
-      };
-      if (accept.includes("protobuf")) return answer(406, { kind: "Status", code: 406 });
-      if (searchParams.has("sendInitialEvents")) return answer(422, { kind: "Status", code: 422 });
-      if (searchParams.has("watch")) {
-        response.writeHead(200, { "content-type": "application/json" });
-        return response.flushHeaders();
-      }
-      const kind = pathname.endsWith("/services") ? "ServiceList" : kindOfList(pathname);
-      const isOurs = searchParams.get("labelSelector")?.startsWith("!service.k") === true;
-      const items = isOurs && kind === "ServiceList" ? [makeService("old")] : null;
-      return answer(200, { kind, metadata: { resourceVersion: "7" }, items });
-    });
-    server.listen(0, "127.0.0.1");
-    await once(server, "listening");
-    t.teardown(() => server.close());
-    const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    const proof = { token: "any" };
-    scene.writeKubeconfig(
-      makeKubeconfig({ url, authority: authority.certificate, user: "any", proof }),
-    );
-    const source = await scene.start();
+    const server = await startOldServer(t, { services: () => [makeService("old")] });
+    scene.writeKubeconfig(server.kubeconfig);
+    await scene.start();
     t.deepEqual([...scene.recorder.objects.keys()], ["Service shop/old"]);
     t.deepEqual(scene.recorder.problems, []);
-    t.is(accepts.filter((accept) => accept.includes("protobuf")).length, 5);
-    await source.close();
-    server.closeAllConnections();
+    t.is(server.accepts.filter((accept) => accept.includes("protobuf")).length, 5);
   },
 );
 
-function kindOfList(pathname: string): string {
-  if (pathname.endsWith("/endpointslices")) return "EndpointSliceList";
-  return pathname.endsWith("/nodes") ? "NodeList" : "ServiceCIDRList";
-}
+test.serial("initial events that break off again and again are told of", async (t) => {
+  const scene = await Scene.create(t, { objects: makeObjects(20) });
+  const { server, recorder } = scene;
+  server.faults.add({ verb: "watch", effect: { kind: "cut", afterBytes: 333 } });
+  // Each takes longer than a watch that counts as one that worked.
+  let now = 0;
+  const clock = { ...machineClock, now: () => (now += 2000) };
+  const source = scene.makeSource({ clock });
+  const started = source.start(recorder);
+  await waitFor(() => recorder.problems.length > 0, { what: "the problem" });
+  t.regex(recorder.problems[0]!, /Cannot watch .* at "127.0.0.1:\d+"/);
+  await source.close();
+  await started;
+});
+
+for (const [title, line, message] of [
+  ["ends at once", "", /Cannot watch services at ".*": it ended at once/],
+  [
+    "fails each time where it goes on",
+    JSON.stringify({ type: "ERROR", object: { kind: "Status", code: 500, message: "no value" } }),
+    /Cannot watch services at ".*": no value \(500\)/,
+  ],
+  [
+    "cannot be read where it goes on",
+    JSON.stringify({ type: "STRANGE", object: { kind: "Service" } }),
+    /Cannot decode a watch event of Service: its type is "STRANGE"/,
+  ],
+] as const)
+  test.serial(`a watch that ${title} is told of, and all is listed again`, async (t) => {
+    const scene = await Scene.create(t);
+    const { recorder } = scene;
+    let name = "old";
+    const server = await startOldServer(t, {
+      services: () => [makeService(name)],
+      onWatch: (response) => response.end(line === "" ? "" : `${line}\n`),
+    });
+    scene.writeKubeconfig(server.kubeconfig);
+    await scene.start();
+    name = "new";
+    await waitFor(() => recorder.objects.has("Service shop/new"), { what: "another list" });
+    t.deepEqual([...recorder.objects.keys()], ["Service shop/new"]);
+    t.regex(recorder.problems[0]!, message);
+    t.is(recorder.problems.length, 1);
+  });
+
+test.serial("what came before a failure of its watch is acted on at once", async (t) => {
+  const scene = await Scene.create(t);
+  const { recorder } = scene;
+  const watches: ServerResponse[] = [];
+  const onWatch = (response: ServerResponse) => watches.push(response);
+  const server = await startOldServer(t, { services: () => [], onWatch });
+  scene.writeKubeconfig(server.kubeconfig);
+  await scene.start();
+  await waitFor(() => watches.length > 0, { what: "a watch" });
+  const { metadata, ...rest } = makeService("new");
+  const object = { ...rest, metadata: { ...metadata, resourceVersion: "90" } };
+  const error = { kind: "Status", code: 500 };
+  const { changes } = recorder;
+  const events = [
+    { type: "ADDED", object },
+    { type: "ERROR", object: error },
+  ];
+  watches[0]!.write(events.map((event) => `${JSON.stringify(event)}\n`).join(""));
+  await waitFor(() => watches.length > 1, { what: "another watch" });
+  t.true(recorder.objects.has("Service shop/new"));
+  t.is(recorder.changes, changes + 1);
+});
+
+test.serial("lists follow failing watches ever more slowly", async (t) => {
+  const scene = await Scene.create(t);
+  const server = await startOldServer(t, { services: () => [], onWatch: (answer) => answer.end() });
+  scene.writeKubeconfig(server.kubeconfig);
+  const waits: number[] = [];
+  const sleep = (milliseconds: number) => {
+    waits.push(milliseconds);
+    return nextTurn();
+  };
+  const clock = { ...machineClock, sleep, now: () => 0, random: () => 0 };
+  await scene.start({ clock, backoff: { firstMs: 1000, lastMs: 30_000 } });
+  await waitFor(() => server.watches > 10, { what: "attempts" });
+  t.deepEqual(waits.slice(0, 7), [500, 1000, 2000, 4000, 8000, 15_000, 15_000]);
+});
+
+test.serial("a server whose answers stop half-way is left for another", async (t) => {
+  const scene = await Scene.create(t);
+  const { server, recorder, folder } = scene;
+  const other = await startApiServer({ peer: server });
+  t.teardown(() => other.close());
+  const statePath = path.join(folder, "servers.json");
+  const state = { configured: `${server.url}/`, servers: [`${other.url}/`] };
+  writeFileSync(statePath, JSON.stringify(state));
+  server.faults.add({ effect: { kind: "stall", afterBytes: 100 } });
+  await scene.start({ statePath, timeouts: IMPATIENT });
+  await scene.settle("all");
+  t.true(other.requests.length > 0);
+  t.deepEqual(recorder.removed, []);
+});
+
+test.serial("a server is asked without TLS where its URL says so", async (t) => {
+  const scene = await Scene.create(t);
+  const services = () => [makeService("plain")];
+  const { url: master } = await startOldServer(t, { services, isPlain: true });
+  await scene.start({ master });
+  t.true(scene.recorder.objects.has("Service shop/plain"));
+  t.deepEqual(scene.recorder.problems, []);
+});
+
+test.serial("a server that is no URL is an error that shows it", async (t) => {
+  const scene = await Scene.create(t);
+  for (const master of ["10.0.0.1:6443", "localhost:6443"]) {
+    const error = await t.throwsAsync(scene.makeSource({ master }).start(scene.recorder));
+    t.true(error.message.includes(`the server is "${master}", not a URL such as "https://`));
+  }
+});

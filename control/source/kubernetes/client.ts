@@ -139,10 +139,12 @@ export class ApiClient {
     const isKnown = mediaType === PROTOBUF || mediaType === JSON_TYPE;
     if ((code === 200 || code === 201) && isKnown) {
       const idleMs = request.verb === "watch" ? silenceMs : answerMs;
+      // Connections break for many reasons, but one that stands and is silent is the server's.
+      const onSilence = () => this.#servers.fail(server);
       return {
         subject,
         mediaType,
-        consume: (onPiece) => consume(response, { idleMs, onPiece, subject }),
+        consume: (onPiece) => consume(response, { idleMs, onSilence, onPiece, subject }),
       };
     }
     if (code >= 500) this.#servers.fail(server);
@@ -162,7 +164,9 @@ class NetworkError extends Error {
   readonly wasKept: boolean;
 
   constructor(cause: Error, wasKept: boolean) {
-    super(cause.message, { cause });
+    // Of a name with several addresses each has failed, and the whole has no message.
+    const { errors } = cause as Partial<AggregateError>;
+    super(errors?.map(({ message }) => message).join(", ") ?? cause.message, { cause });
     this.wasKept = wasKept;
     const { code } = cause as NodeJS.ErrnoException;
     if (code !== undefined) Object.assign(this, { code });
@@ -200,18 +204,22 @@ function readStatus(mediaType: string, body: Buffer): Status | undefined {
 }
 
 interface Consumption {
-  /** How long nothing may come. */
+  /** How long nothing may come, and what is done then, beside giving up. */
   idleMs: number;
+  onSilence?: () => void;
   subject: Subject;
   onPiece: (piece: Buffer) => void;
 }
 
 function consume(
   response: http.IncomingMessage,
-  { idleMs, subject, onPiece }: Consumption,
+  { idleMs, onSilence, subject, onPiece }: Consumption,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => response.destroy(silence(idleMs)), idleMs);
+    const timer = setTimeout(() => {
+      onSilence?.();
+      response.destroy(silence(idleMs));
+    }, idleMs);
     response.on("end", resolve);
     response.on("error", (error) => reject(connectionError(subject, error)));
     response.on("close", () => {

@@ -1,9 +1,10 @@
 // How to reach the API server and who we are: from a kubeconfig or from the pod, read again when
 // they change. KubeConfig of the Kubernetes client does the work; nothing else of that is used.
 import { readFileSync, statSync } from "node:fs";
-import type { Agent } from "node:http";
+import http, { type Agent } from "node:http";
 import https from "node:https";
 import path from "node:path";
+import { createSecureContext } from "node:tls";
 import { KubeConfig } from "@kubernetes/client-node/dist/config.js";
 import { parse } from "yaml";
 import { CredentialsError } from "./errors.ts";
@@ -59,12 +60,14 @@ export class Credentials {
       const options: https.RequestOptions = {};
       await config.applyToHTTPSOptions(options);
       const { agent, auth, headers } = options;
+      const server = readServer(this.#master ?? cluster.server);
       // A proxy's agent is made by KubeConfig; it keeps no connections.
-      const own = cluster.proxyUrl ? (agent as Agent) : this.#ownAgent(options);
-      const server = new URL(this.#master ?? cluster.server);
+      const own = cluster.proxyUrl ? (agent as Agent) : this.#ownAgent(server, options);
       const isVerified = server.protocol === "https:" && options.rejectUnauthorized !== false;
       return { server, headers: makeHeaders(headers, auth), agent: own, isVerified };
     } catch (error) {
+      // Whatever a plugin printed is kept by KubeConfig, also if it is no credential.
+      this.doubt();
       const reason = (error as Error).message.trim();
       throw new CredentialsError(`Cannot use ${this.origin}: ${reason}; correct it`, {
         cause: error,
@@ -106,20 +109,34 @@ export class Credentials {
   }
 
   /** The agent for these certificates: the same as before, with its connections, if they are. */
-  #ownAgent({ ca, cert, key, pfx, passphrase, ...rest }: https.RequestOptions): Agent {
+  #ownAgent(
+    { protocol }: URL,
+    { ca, cert, key, pfx, passphrase, ...rest }: https.RequestOptions,
+  ): Agent {
     const { rejectUnauthorized, servername } = rest;
     const given = { ca, cert, key, pfx, passphrase, rejectUnauthorized, servername };
     const tls = Object.fromEntries(
       Object.entries(given).filter(([, value]) => value !== undefined && value !== null),
     );
-    const material = JSON.stringify(tls);
+    const material = JSON.stringify([protocol, tls]);
     if (this.#agent?.material !== material) {
+      // What is no certificate is told as such here; a request would only fail somehow.
+      createSecureContext(tls);
       // Streams under way go on over the connections that they have.
-      const agent = new https.Agent({ ...tls, keepAlive: true, keepAliveMsecs: KEEP_ALIVE_MS });
+      const kept = { keepAlive: true, keepAliveMsecs: KEEP_ALIVE_MS };
+      const agent =
+        protocol === "http:" ? new http.Agent(kept) : new https.Agent({ ...tls, ...kept });
       this.#agent = { agent, material };
     }
     return this.#agent.agent;
   }
+}
+
+/** The URL of a server. Throws if it is none. */
+function readServer(text: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url?.protocol === "https:" || url?.protocol === "http:") return url;
+  throw new Error(`the server is "${text}", not a URL such as "https://HOST:6443"`);
 }
 
 function makeHeaders(given: unknown, auth: string | null | undefined): Record<string, string> {

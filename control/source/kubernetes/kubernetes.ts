@@ -1,7 +1,7 @@
 // The Kubernetes API as a source of objects: everything that is watched, delivered as one. Knows
 // what must be there before anything may be programmed, and tells of outages; protocol and bytes
 // are its neighbours' business.
-import type { KubernetesObject, SliceObject } from "../../model/objects.ts";
+import type { KubernetesObject, ObjectIdentity, SliceObject } from "../../model/objects.ts";
 import { StandingProblems } from "../problems.ts";
 import type { Notice, Sink, Source, WatchStatistics } from "../source.ts";
 import { ApiClient, TIMEOUTS, type Timeouts } from "./client.ts";
@@ -147,8 +147,12 @@ export class KubernetesSource implements Source {
       onFailed: (error) => {
         const { message } = error;
         const subject = commonTrouble(error);
-        if (subject === undefined) outage.fail(message);
-        else this.#serverOutage.fail(resource, { message, subject });
+        if (subject !== undefined) this.#serverOutage.fail(resource, { message, subject });
+        else {
+          outage.fail(message);
+          // A server that refuses this alone is itself well, and this may never be.
+          if (error instanceof ApiError) this.#serverOutage.end(resource);
+        }
         const code = error instanceof ApiError ? error.code : 0;
         if (!resource.isRequired && NOT_TO_BE_HAD.includes(code)) this.#settle(resource);
       },
@@ -191,16 +195,21 @@ export class KubernetesSource implements Source {
     return {
       apply: (object, triggeredMs) => {
         sink.apply(object, triggeredMs);
-        if (!isOfApiServer(object)) return;
+        if (!isOfApiServer(object)) return this.#forgetServers(object);
         this.#apiServer.set(object.name, object);
         this.#hasMoved = true;
       },
       remove: (identity) => {
         sink.remove(identity);
-        const isSlice = identity.kind === "EndpointSlice" && identity.namespace === "default";
-        if (isSlice && this.#apiServer.delete(identity.name)) this.#hasMoved = true;
+        this.#forgetServers(identity);
       },
     };
+  }
+
+  /** An object is none of the API server's slices, or no longer one. */
+  #forgetServers({ kind, namespace, name }: ObjectIdentity): void {
+    const isSlice = kind === "EndpointSlice" && namespace === "default";
+    if (isSlice && this.#apiServer.delete(name)) this.#hasMoved = true;
   }
 
   /** Keeps where else an API server is, as its own Service says. */

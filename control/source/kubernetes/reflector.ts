@@ -71,8 +71,10 @@ export class Reflector {
   #oldBookmarks = 0;
   /** Attempts that failed since the last success. */
   #failures = 0;
-  /** Whether the present attempt has got as far as a watch. */
-  #isWatching = false;
+  /** Since when the watch of the present attempt goes on; undefined before it does. */
+  #watchingSinceMs: number | undefined;
+  /** Whether the last watch that failed did so at once. */
+  #hasFailedAtOnce = false;
   #isStreamed = true;
   #isJson = false;
   #isPaged = true;
@@ -88,16 +90,15 @@ export class Reflector {
     const { clock, onFailed } = this.#options;
     const { signal } = this.#closing;
     while (!signal.aborted) {
-      const startMs = clock.now();
       let waitMs = 0;
       try {
         await this.#attempt();
-        if (clock.now() - startMs >= SHORT_MS) this.#restart();
+        if (this.#hasLasted) this.#restart();
         else waitMs = this.#backoff.next();
       } catch (error) {
         if (signal.aborted) return;
         // A watch that worked for a while is not one more failure in a row.
-        if (this.#isWatching && clock.now() - startMs >= SHORT_MS) this.#restart();
+        if (this.#hasLasted) this.#restart();
         waitMs = this.#afterFailure(error as Error);
         if (this.#isWorthTelling(error as Error, waitMs)) onFailed(error as Error);
       }
@@ -112,9 +113,19 @@ export class Reflector {
 
   /** One list, and one watch after it. */
   async #attempt(): Promise<void> {
-    this.#isWatching = false;
+    this.#watchingSinceMs = undefined;
     if (this.#resume === "" && !this.#isStreamed) await this.#list();
     await this.#watch();
+  }
+
+  get #isWatching(): boolean {
+    return this.#watchingSinceMs !== undefined;
+  }
+
+  /** Whether the watch went on for a while: until its initial events have ended it does not. */
+  get #hasLasted(): boolean {
+    const { clock } = this.#options;
+    return this.#isWatching && clock.now() - this.#watchingSinceMs! >= SHORT_MS;
   }
 
   /** Watches break off and versions are forgotten: that is usual, unless it goes on. */
@@ -142,9 +153,17 @@ export class Reflector {
       if (isListing) this.#isPaged = false;
       this.#resume = "";
     }
+    if (this.#isStuck(error)) this.#resume = "";
     if (code === TOO_NEW && isListing) this.#tooNew++;
     const waitMs = this.#backoff.next();
     return error instanceof ApiError ? Math.max(waitMs, error.retryAfterMs) : waitMs;
+  }
+
+  /** Whether watches that go on from here fail by what they say, which a list may get past. */
+  #isStuck(error: Error): boolean {
+    const isAgain = this.#hasFailedAtOnce;
+    this.#hasFailedAtOnce = this.#isWatching && !this.#hasLasted;
+    return isAgain && this.#hasFailedAtOnce && !(error instanceof ConnectionError);
   }
 
   #open(verb: Verb, query: Record<string, string>): Promise<Answer> {
@@ -185,7 +204,7 @@ export class Reflector {
 
   /** Takes a full listing. Throws if it is older than what is known. */
   #take(listing: Listing, { version, subject }: { version: string; subject: Subject }): void {
-    const { clock, replica, onListed } = this.#options;
+    const { clock, replica, onListed, onWell } = this.#options;
     const isOlder = versionNumber(version) < versionNumber(this.#newest);
     if (isOlder) {
       this.#staleSinceMs ??= clock.now();
@@ -198,12 +217,13 @@ export class Reflector {
     this.#isPaged = true;
     this.#newest = version;
     this.#resume = version;
-    this.#succeed();
+    onWell();
     onListed();
   }
 
   #restart(): void {
     this.#failures = 0;
+    this.#hasFailedAtOnce = false;
     this.#backoff.reset();
   }
 
@@ -222,22 +242,35 @@ export class Reflector {
       ...this.#beginning(),
     };
     const { mediaType, subject, consume } = await this.#open("watch", query);
-    this.#isWatching = true;
     onWatch();
+    let isEmpty = true;
     let listing: Listing | undefined = this.#resume === "" ? new Map() : undefined;
     const reader = makeEventReader(mediaType, this.#decoder, (event) => {
       if (event.type === "ERROR")
         throw answerError(event.status.code, subject, { status: event.status });
       if (listing === undefined) this.#follow(event, subject);
-      else if (this.#collect(event, { listing, subject })) listing = undefined;
+      else if (this.#collect(event, { listing, subject })) {
+        listing = undefined;
+        this.#watchingSinceMs = clock.now();
+      }
+      isEmpty = false;
     })!;
-    if (listing === undefined) onWell();
+    if (listing === undefined) {
+      this.#watchingSinceMs = clock.now();
+      // Of a watch that failed at once the next says nothing by its beginning.
+      if (!this.#hasFailedAtOnce) onWell();
+    }
     await consume((piece) => {
-      understand(subject, () => reader.push(piece));
-      onChanged();
+      try {
+        understand(subject, () => reader.push(piece));
+      } finally {
+        // What came before a fault holds.
+        onChanged();
+      }
     });
     understand(subject, () => reader.end());
     if (listing !== undefined) throw contentError(subject, "the initial events did not end");
+    if (isEmpty && !this.#hasLasted) throw contentError(subject, "it ended at once");
   }
 
   #beginning(): Record<string, string> {
@@ -270,7 +303,7 @@ export class Reflector {
     const [present, known] = [versionNumber(resourceVersion), versionNumber(this.#resume)];
     if (isBookmark && present < known) this.#doubt(resourceVersion, subject);
     // Versions only go forward: what is repeated must not set back where to go on.
-    if (present <= known) return;
+    if (present < known) return;
     this.#oldBookmarks = 0;
     this.#resume = resourceVersion;
     this.#newest = resourceVersion;
