@@ -27,7 +27,6 @@ declare const BPFSVC_VERSION: string | undefined;
 const ABOUT =
   "Serves Kubernetes Services on this node with eBPF, in place of kube-proxy.\n" +
   "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running or nothing pinned.";
-const HELP_HINT = "Run bpfsvc --help for all verbs and flags.";
 const INERT_FLAGS =
   "\nThe other flags of kube-proxy are accepted, and each that has no effect is told in the log.";
 
@@ -37,6 +36,12 @@ type RunFlags = Omit<RunOptions, "flags" | "version"> & {
   writeConfigTo?: string;
   cleanup?: boolean;
 };
+
+/** What stands below an error in how the command was typed. */
+function helpHint(verb?: string): string {
+  if (verb === undefined) return 'Run "bpfsvc --help" for all verbs.';
+  return `Run "bpfsvc ${verb} --help" for all that may be given.`;
+}
 
 function pinsOption(): Option {
   return new Option("--pins <folder>", "where maps and links are pinned, in a BPF file system")
@@ -157,7 +162,7 @@ async function startRun(options: RunFlags): Promise<void> {
 function dumpedPart(name: string): Command {
   return new Command(name)
     .exitOverride()
-    .showHelpAfterError(HELP_HINT)
+    .showHelpAfterError(helpHint(`dump ${name}`))
     .configureHelp({ showGlobalOptions: true });
 }
 
@@ -271,14 +276,17 @@ async function main(): Promise<void> {
   const program = new Command("bpfsvc")
     .description(ABOUT)
     .version(version())
-    .showHelpAfterError(HELP_HINT)
+    .showHelpAfterError(helpHint())
     .exitOverride();
   // To make the others' many flags is a twentieth of what `dump` takes.
   const commands =
     process.argv[2] === "dump"
       ? [dumpCommand()]
       : [runCommand(), dumpCommand(), planCommand(), cleanupCommand()];
-  for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
+  for (const command of commands) {
+    command.copyInheritedSettings(program).showHelpAfterError(helpHint(command.name()));
+    program.addCommand(command);
+  }
   await program.parseAsync();
 }
 

@@ -48,6 +48,16 @@ for (const [words, says] of WRONG)
     t.regex(stderr, says);
   });
 
+for (const [words, help] of [
+  ["serve", "bpfsvc --help"],
+  ["run --typo", "bpfsvc run --help"],
+  ["dump -o csv", "bpfsvc dump --help"],
+  ["dump flows --all", "bpfsvc dump flows --help"],
+] as const)
+  test(`"bpfsvc ${words}" names the help that says what may be given`, (t) => {
+    t.regex(bpfsvc(words.split(" ")).stderr, new RegExp(`\\nRun "${help}" for all`));
+  });
+
 for (const words of ["dump", "dump shop/web", "dump flows", "dump devices", "cleanup"])
   test(`"bpfsvc ${words}" without an agent says that nothing is pinned`, (t) => {
     const folder = mkdtempSync(path.join(tmpdir(), "bpfsvc-pins-"));
