@@ -14,6 +14,7 @@ import {
 import type { DumpDevicesOptions } from "./command/dumpdevices.ts";
 import type { DumpFlowsOptions } from "./command/dumpflows.ts";
 import type { RunOptions } from "./command/runoptions.ts";
+import { BOOLEAN } from "./config/kinds.ts";
 import { DEFAULT_PINS, ExitCode, UserError } from "./exit.ts";
 import { addFlags, FLAGS, SERVING_FLAGS, typedFlags } from "./flags.ts";
 import { LOG_LEVELS } from "./levels.ts";
@@ -100,6 +101,15 @@ function forwardingOption(): Option {
   return new Option("--forwarding <how>", help).choices(FORWARDING).default("snat");
 }
 
+/** A flag that is no field, and may stand alone or be given a value, as in Go. */
+function switchOption(flag: string, help: string): Option {
+  return new Option(`--${flag} [${BOOLEAN.placeholder}]`, help).argParser((text: string) => {
+    const value = BOOLEAN.fromText(text);
+    if (typeof value === "boolean") return value;
+    throw new InvalidArgumentError("It must be true or false.");
+  });
+}
+
 /** How many service ports, or which Services. */
 function services(text: string): SeriesChoice {
   const choice = parseChoice(text);
@@ -138,8 +148,8 @@ function runCommand(): Command {
     .optionsGroup("As kube-proxy has them:")
     .option("--master <url>", "the Kubernetes API, whatever the kubeconfig says")
     .option("--write-config-to <file>", "write the configuration with every default, and end")
-    .option("--cleanup", "remove what is pinned, and end, as bpfsvc cleanup does")
-    .option("--init-only", "check the configuration, and end")
+    .addOption(switchOption("cleanup", "remove what is pinned, and end, as bpfsvc cleanup does"))
+    .addOption(switchOption("init-only", "check the configuration, and end"))
     .addHelpText("after", INERT_FLAGS)
     .action(startRun);
 }

@@ -27,6 +27,7 @@ const WRONG: readonly (readonly [string, RegExp])[] = [
   ["run --max-backends 4194305", /It must be a whole number from 1 to 4194304\./],
   ["dump flows --client nobody", /It must be like "10\.0\.0\.1"/],
   ["dump flows --protocol icmp", /It must be one of TCP, UDP, SCTP\./],
+  ["run --cleanup=maybe", /'maybe' is invalid\. It must be true or false\./],
   ["run --device eth0=fast", /After "=" it must be one of auto, xdp, tc, generic\./],
   ["run --metrics-services shop/web,shop", /It must be a number, or names such as/],
   ["run --cluster-cidr 10.0.0.0/33", /--cluster-cidr holds "10\.0\.0\.0\/33", which is no range/],
@@ -47,6 +48,17 @@ for (const [words, says] of WRONG)
     t.is(stdout, "");
     t.regex(stderr, says);
   });
+
+test("--cleanup and --init-only may be given a value, as to kube-proxy", (t) => {
+  const only = (value: string) => bpfsvc(["run", "--manifests=x", `--init-only${value}`]);
+  t.regex(only("").stderr, /--init-only ends here/);
+  t.regex(only("=true").stderr, /--init-only ends here/);
+  const off = ["--cleanup=false", "--init-only", "--manifests=x"];
+  t.regex(bpfsvc(["run", ...off]).stderr, /--init-only ends here/);
+  const { status, stderr } = bpfsvc(["run", "--cleanup=true", "--pins=/nowhere"]);
+  t.is(status, 3);
+  t.regex(stderr, /^bpfsvc: Nothing of bpfsvc is pinned in "\/nowhere"/);
+});
 
 for (const [words, help] of [
   ["serve", "bpfsvc --help"],
