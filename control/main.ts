@@ -44,8 +44,15 @@ function helpHint(verb?: string): string {
   return `Run "bpfsvc ${verb} --help" for all that may be given.`;
 }
 
+/** A variable of a shell that is not set would name the working directory. */
+function pathOf(text: string): string {
+  if (text !== "") return text;
+  throw new InvalidArgumentError("It must not be empty.");
+}
+
 function pinsOption(): Option {
   return new Option("--pins <folder>", "where maps and links are pinned, in a BPF file system")
+    .argParser(pathOf)
     .default(DEFAULT_PINS)
     .env("BPFSVC_PINS");
 }
@@ -54,7 +61,7 @@ function manifestsOption(): Option {
   return new Option(
     "--manifests <path>",
     "a file or folder of YAML or JSON: Services, EndpointSlices, Nodes, ServiceCIDRs",
-  );
+  ).argParser(pathOf);
 }
 
 function configOption(): Option {

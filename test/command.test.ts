@@ -27,6 +27,8 @@ const WRONG: readonly (readonly [string, RegExp])[] = [
   ["run --max-backends 4194305", /It must be a whole number from 1 to 4194304\./],
   ["dump flows --client nobody", /It must be like "10\.0\.0\.1"/],
   ["dump flows --protocol icmp", /It must be one of TCP, UDP, SCTP\./],
+  ["run --manifests=", /'' is invalid\. It must not be empty\./],
+  ["cleanup --pins=", /'' is invalid\. It must not be empty\./],
   ["run --cleanup=maybe", /'maybe' is invalid\. It must be true or false\./],
   ["run --device eth0=fast", /After "=" it must be one of auto, xdp, tc, generic\./],
   ["run --metrics-services shop/web,shop", /It must be a number, or names such as/],
@@ -58,6 +60,18 @@ test("--cleanup and --init-only may be given a value, as to kube-proxy", (t) => 
   const { status, stderr } = bpfsvc(["run", "--cleanup=true", "--pins=/nowhere"]);
   t.is(status, 3);
   t.regex(stderr, /^bpfsvc: Nothing of bpfsvc is pinned in "\/nowhere"/);
+});
+
+test("lines of the log are for people, or objects with their level by name", (t) => {
+  const told = (...flags: string[]) =>
+    bpfsvc(["run", "--manifests=x", "--init-only", ...flags]).stderr;
+  const time = /\d{4}-\d\d-\d\dT[\d:.]{12}Z/;
+  t.regex(told(), new RegExp(`^${time.source} info  There is nothing to set up ahead: .*\n$`));
+  const { level, time: at, msg, ...rest } = JSON.parse(told("--log-format", "json"));
+  t.is(level, "info");
+  t.regex(at, new RegExp(`^${time.source}$`));
+  t.regex(msg, /^There is nothing to set up ahead/);
+  t.deepEqual(rest, {});
 });
 
 for (const [words, help] of [
