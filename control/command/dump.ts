@@ -45,12 +45,18 @@ export function openedInForce<T>(pins: Pins, open: (pins: Pins) => T): () => T {
   };
 }
 
-/** What is wrong where no maps of ours are pinned, or not all. */
-export function nothingPinned({ folder, missingMaps }: Pins): UserError {
+/** What is wrong where there is nothing of ours to read. */
+export function nothingPinned({ folder, missingMaps, layouts }: Pins): UserError {
   if (missingMaps.length > 0)
     return new UserError(
       `Somebody removed ${missingMaps.join(", ")} from "${folder}": an agent that runs pins it ` +
         'again within five seconds; without one, start it with "bpfsvc run"',
+      ExitCode.notRunning,
+    );
+  if (layouts.length > 0)
+    return new UserError(
+      `Nothing is programmed in "${folder}" yet: an agent does that once it has its first full ` +
+        'list, and its log says what it waits for; without one, start it with "bpfsvc run"',
       ExitCode.notRunning,
     );
   return new UserError(

@@ -233,7 +233,7 @@ function warnOfMissingNode(cluster: Cluster, nodeName: string, log: Logger): voi
   );
 }
 
-/** Throws unless the process may load programs; CAP_SYS_ADMIN has had all of CAP_BPF and CAP_PERFMON. */
+/** Throws unless the process may load programs. CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON. */
 function checkPrivileges(): void {
   const status = readFileSync("/proc/self/status", "utf8");
   const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? "0"}`);

@@ -248,6 +248,25 @@ stageTest("a dump of a folder that lacks a map says which, and what helps", asyn
   t.is(await ask(stage), "pod-b");
 });
 
+stageTest("before the first list every dump says that nothing is programmed", async (t, stage) => {
+  await stage.agent.stop();
+  await stage.command("cleanup", "--pins", stage.node.pins);
+  const kubeconfig = path.join(stage.folder, "kubeconfig");
+  const cluster = { name: "a", cluster: { server: "https://127.0.0.1:1" } };
+  const context = { name: "a", context: { cluster: "a", user: "a" } };
+  const user = { name: "a", user: { token: "a" } };
+  const config = { clusters: [cluster], contexts: [context], users: [user] };
+  await writeFile(kubeconfig, JSON.stringify({ ...config, "current-context": "a" }));
+  const command = stage.agentCommand({ source: ["--kubeconfig", kubeconfig] });
+  const agent = await stage.node.start(command, { ready: /ECONNREFUSED/ });
+  for (const part of [[], ["devices"], ["flows"]]) {
+    const { code, stderr } = await stage.command("dump", ...part, "--pins", stage.node.pins);
+    t.is(code, 3);
+    t.regex(stderr, /Nothing is programmed in ".*" yet: /);
+  }
+  await agent.stop();
+});
+
 stageTest("cleanup removes every pin of ours and nothing else", async (t, stage) => {
   const { agent } = stage;
   const { pins } = stage.node;
