@@ -24,6 +24,11 @@ test("a message quotes a path and explains a common code", (t) => {
   t.is(error.message, 'Cannot pin "/a/b": EPERM, run as root, or with CAP_BPF and CAP_NET_ADMIN');
 });
 
+test("a message about a missing right names the fix and nothing else", (t) => {
+  const error = new BpfError({ operation: "open pinned map", subject: "/a/b", code: "EACCES" });
+  t.is(error.message, 'Cannot open pinned map "/a/b": EACCES, run as root');
+});
+
 test("a code without explanation ends the message", (t) => {
   t.is(
     new BpfError({ operation: "list", subject: "svc_a", code: 32 }).message,

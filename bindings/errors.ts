@@ -19,7 +19,7 @@ for (const [name, number] of Object.entries(constants.errno)) {
 
 const EXPLANATIONS: Readonly<Record<string, string>> = {
   EPERM: "run as root, or with CAP_BPF and CAP_NET_ADMIN",
-  EACCES: "run as root, or look at the verifier's log",
+  EACCES: "run as root",
   ENOENT: "it does not exist",
   EEXIST: "it exists already",
   E2BIG: "it is full or the index is beyond its end",

@@ -2,7 +2,7 @@
 // means nothing. Field by field: config/fields.test.ts.
 import test from "ava";
 import type { ConfigFile } from "./config/file.ts";
-import { type Flags, type Given, readConfig } from "./config.ts";
+import { effectiveValues, type Flags, type Given, readConfig } from "./config.ts";
 import { UserError } from "./exit.ts";
 import { formatRange } from "./model/address.ts";
 import { DEFAULT_CONFIG } from "./model/config.ts";
@@ -103,6 +103,9 @@ test("manifests take effect at once unless a period is given", (t) => {
   t.is(period({ flags: {}, file: KUBEADM }), 0);
   t.is(period({ flags: { "iptables-min-sync-period": "1500ms" } }), 1500);
   t.is(period({ flags: {}, file: file("iptables: {minSyncPeriod: 1s}") }), 1000);
+  t.is(period({ flags: { "iptables-sync-period": "500ms" } }), 0);
+  const inForce = effectiveValues({ flags: {}, manifests: "x" });
+  t.is(inForce.get("iptables.minSyncPeriod"), "0s");
 });
 
 test("a period of 0 is meant in a flag, and nothing said in a file", (t) => {

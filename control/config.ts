@@ -109,29 +109,38 @@ function gatherSettings({ flags, file }: Given): { settings: Settings; ignored: 
   return { settings, ignored: [...ignored] };
 }
 
-/** kube-proxy's default of a field; servers listen on the family of the node's address. */
-function initialValue(name: FieldName, settings: Settings): unknown {
+/**
+ * kube-proxy's default of a field; servers listen on the family of the node's address, and edits of
+ * manifests take effect at once.
+ */
+function initialValue(
+  name: FieldName,
+  { settings, manifests }: { settings: Settings; manifests: string | undefined },
+): unknown {
   const bindAddress = settings.get("bindAddress")?.value;
   const isIPv6 = typeof bindAddress === "string" && bindAddress.includes(":");
   const { initial } = FIELDS[name];
+  const isLeast = name === "iptables.minSyncPeriod" || name === "nftables.minSyncPeriod";
+  if (isLeast && manifests !== undefined) return "0s";
   if (isIPv6 && name === "healthzBindAddress") return String(initial).replace("0.0.0.0", "[::]");
   if (isIPv6 && name === "metricsBindAddress") return String(initial).replace("127.0.0.1", "[::1]");
   return initial;
 }
 
-function rawValues(settings: Settings): RawValues {
+function rawValues(settings: Settings, { manifests }: Given): RawValues {
   return new Map(
     FIELD_LIST.map(([name]) => {
       const setting = settings.get(name);
-      return [name, setting === undefined ? initialValue(name, settings) : setting.value];
+      const value = setting ? setting.value : initialValue(name, { settings, manifests });
+      return [name, value];
     }),
   );
 }
 
 /** The checked value of every field. Throws UserError at the first that means nothing. */
-function readValues(settings: Settings): Values {
+function readValues(settings: Settings, given: Given): Values {
   const values: Partial<Record<FieldName, unknown>> = {};
-  for (const [name, value] of rawValues(settings))
+  for (const [name, value] of rawValues(settings, given))
     try {
       values[name] = FIELDS[name].kind.read(value);
     } catch (error) {
@@ -203,18 +212,15 @@ function proxyConfig(values: Values): ProxyConfig {
   };
 }
 
-function makeConfig(values: Values, { given, settings }: { given: Given; settings: Settings }) {
-  const { manifests, master, logLevel } = given;
+function makeConfig(values: Values, { manifests, master, logLevel }: Given) {
   const section = sectionOf(values);
-  const minSyncPeriod = `${section}.minSyncPeriod` as const;
-  const isImmediate = manifests !== undefined && !settings.has(minSyncPeriod);
   const isVerbose = values["logging.verbosity"] >= DEBUG_VERBOSITY;
   const kubeconfig = values["clientConnection.kubeconfig"] || undefined;
   const config: Config = {
     proxy: proxyConfig(values),
     nodeName: values.hostnameOverride || undefined,
     source: manifests === undefined ? { kubeconfig, master } : { manifests },
-    minSyncPeriodMs: isImmediate ? 0 : values[minSyncPeriod],
+    minSyncPeriodMs: values[`${section}.minSyncPeriod`],
     syncPeriodMs: values[`${section}.syncPeriod`],
     healthz: values.healthzBindAddress,
     metrics: values.metricsBindAddress,
@@ -266,18 +272,18 @@ export function readConfig(given: Given): ReadConfig {
   checkSources(given);
   checkLogLevel(given);
   const { settings, ignored } = gatherSettings(given);
-  const values = readValues(settings);
+  const values = readValues(settings, given);
   checkLocalMode(values, given);
   checkPeriods(values, settings);
   const notes = inertLines(settings, { values, given });
   notes.push(...gateLines(settings, values));
   if (ignored.length > 0) notes.push(`Flags without effect beside --config: ${ignored.join(", ")}`);
-  return { config: makeConfig(values, { given, settings }), notes };
+  return { config: makeConfig(values, given), notes };
 }
 
 /** All fields of a KubeProxyConfiguration as these flags and this file set them. */
 export function effectiveValues(given: Given): RawValues {
   const { settings } = gatherSettings(given);
-  readValues(settings);
-  return rawValues(settings);
+  readValues(settings, given);
+  return rawValues(settings, given);
 }

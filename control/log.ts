@@ -6,17 +6,16 @@ import type { LogFormat, LogLevel } from "./levels.ts";
 
 export type Logger = Pick<ReturnType<typeof pino>, "debug" | "info" | "warn" | "error">;
 
-const LEVEL_NAMES: Readonly<Record<number, string>> = {
-  20: "debug",
-  30: "info ",
-  40: "warn ",
-  50: "error",
-};
 const STDERR = 2;
+/** The longest name of a level. */
+const LEVEL_WIDTH = 5;
 /** How often a pipe that is full is tried again, and after how long. */
 const PATIENCE = { attempts: 100, pauseMs: 1 };
 
-/** A logger to standard error. Text has the time, the level, the message and key=value pairs. */
+/**
+ * A logger to standard error. Text has the time (ISO 8601), the level, the message and key=value
+ * pairs; JSON is an object a line with `level`, `time` and `msg`.
+ */
 export function createLogger(options: { level: LogLevel; format: LogFormat }): Logger {
   const textOf = options.format === "json" ? (line: string) => line : textLine;
   let lost = 0;
@@ -30,9 +29,11 @@ export function createLogger(options: { level: LogLevel; format: LogFormat }): L
     if (!put(line) || count === 0) return;
     lost = 0;
     const msg = `${count} lines of this log are lost: they could not be written`;
-    put(`${JSON.stringify({ level: 40, time: Date.now(), msg })}\n`);
+    put(`${JSON.stringify({ level: "warn", time: new Date().toISOString(), msg })}\n`);
   };
-  return pino({ level: options.level, base: null }, { write });
+  const formatters = { level: (level: string) => ({ level }) };
+  const timestamp = pino.stdTimeFunctions.isoTime;
+  return pino({ level: options.level, base: null, formatters, timestamp }, { write });
 }
 
 /** Whether a line got to standard error. A full pipe is waited for, briefly. */
@@ -51,6 +52,5 @@ function tryWrite(line: string): boolean {
 function textLine(line: string): string {
   const { level, time, msg, ...fields } = JSON.parse(line) as Record<string, unknown>;
   const pairs = Object.entries(fields).map(([key, value]) => ` ${key}=${JSON.stringify(value)}`);
-  const date = new Date(Number(time)).toISOString();
-  return `${date} ${LEVEL_NAMES[Number(level)] ?? level} ${String(msg)}${pairs.join("")}\n`;
+  return `${time} ${String(level).padEnd(LEVEL_WIDTH)} ${msg}${pairs.join("")}\n`;
 }

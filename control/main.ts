@@ -14,6 +14,7 @@ import {
 import type { DumpDevicesOptions } from "./command/dumpdevices.ts";
 import type { DumpFlowsOptions } from "./command/dumpflows.ts";
 import type { RunOptions } from "./command/runoptions.ts";
+import { BOOLEAN } from "./config/kinds.ts";
 import { DEFAULT_PINS, ExitCode, UserError } from "./exit.ts";
 import { addFlags, FLAGS, SERVING_FLAGS, typedFlags } from "./flags.ts";
 import { LOG_LEVELS } from "./levels.ts";
@@ -27,7 +28,6 @@ declare const BPFSVC_VERSION: string | undefined;
 const ABOUT =
   "Serves Kubernetes Services on this node with eBPF, in place of kube-proxy.\n" +
   "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running or nothing pinned.";
-const HELP_HINT = "Run bpfsvc --help for all verbs and flags.";
 const INERT_FLAGS =
   "\nThe other flags of kube-proxy are accepted, and each that has no effect is told in the log.";
 
@@ -38,8 +38,21 @@ type RunFlags = Omit<RunOptions, "flags" | "version"> & {
   cleanup?: boolean;
 };
 
+/** What stands below an error in how the command was typed. */
+function helpHint(verb?: string): string {
+  if (verb === undefined) return 'Run "bpfsvc --help" for all verbs.';
+  return `Run "bpfsvc ${verb} --help" for all that may be given.`;
+}
+
+/** A variable of a shell that is not set would name the working directory. */
+function pathOf(text: string): string {
+  if (text !== "") return text;
+  throw new InvalidArgumentError("It must not be empty.");
+}
+
 function pinsOption(): Option {
   return new Option("--pins <folder>", "where maps and links are pinned, in a BPF file system")
+    .argParser(pathOf)
     .default(DEFAULT_PINS)
     .env("BPFSVC_PINS");
 }
@@ -48,7 +61,7 @@ function manifestsOption(): Option {
   return new Option(
     "--manifests <path>",
     "a file or folder of YAML or JSON: Services, EndpointSlices, Nodes, ServiceCIDRs",
-  );
+  ).argParser(pathOf);
 }
 
 function configOption(): Option {
@@ -95,6 +108,15 @@ function forwardingOption(): Option {
   return new Option("--forwarding <how>", help).choices(FORWARDING).default("snat");
 }
 
+/** A flag that is no field, and may stand alone or be given a value, as in Go. */
+function switchOption(flag: string, help: string): Option {
+  return new Option(`--${flag} [${BOOLEAN.placeholder}]`, help).argParser((text: string) => {
+    const value = BOOLEAN.fromText(text);
+    if (typeof value === "boolean") return value;
+    throw new InvalidArgumentError("It must be true or false.");
+  });
+}
+
 /** How many service ports, or which Services. */
 function services(text: string): SeriesChoice {
   const choice = parseChoice(text);
@@ -133,8 +155,8 @@ function runCommand(): Command {
     .optionsGroup("As kube-proxy has them:")
     .option("--master <url>", "the Kubernetes API, whatever the kubeconfig says")
     .option("--write-config-to <file>", "write the configuration with every default, and end")
-    .option("--cleanup", "remove what is pinned, and end, as bpfsvc cleanup does")
-    .option("--init-only", "check the configuration, and end")
+    .addOption(switchOption("cleanup", "remove what is pinned, and end, as bpfsvc cleanup does"))
+    .addOption(switchOption("init-only", "check the configuration, and end"))
     .addHelpText("after", INERT_FLAGS)
     .action(startRun);
 }
@@ -157,7 +179,7 @@ async function startRun(options: RunFlags): Promise<void> {
 function dumpedPart(name: string): Command {
   return new Command(name)
     .exitOverride()
-    .showHelpAfterError(HELP_HINT)
+    .showHelpAfterError(helpHint(`dump ${name}`))
     .configureHelp({ showGlobalOptions: true });
 }
 
@@ -271,14 +293,17 @@ async function main(): Promise<void> {
   const program = new Command("bpfsvc")
     .description(ABOUT)
     .version(version())
-    .showHelpAfterError(HELP_HINT)
+    .showHelpAfterError(helpHint())
     .exitOverride();
   // To make the others' many flags is a twentieth of what `dump` takes.
   const commands =
     process.argv[2] === "dump"
       ? [dumpCommand()]
       : [runCommand(), dumpCommand(), planCommand(), cleanupCommand()];
-  for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
+  for (const command of commands) {
+    command.copyInheritedSettings(program).showHelpAfterError(helpHint(command.name()));
+    program.addCommand(command);
+  }
   await program.parseAsync();
 }
 

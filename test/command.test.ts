@@ -27,6 +27,9 @@ const WRONG: readonly (readonly [string, RegExp])[] = [
   ["run --max-backends 4194305", /It must be a whole number from 1 to 4194304\./],
   ["dump flows --client nobody", /It must be like "10\.0\.0\.1"/],
   ["dump flows --protocol icmp", /It must be one of TCP, UDP, SCTP\./],
+  ["run --manifests=", /'' is invalid\. It must not be empty\./],
+  ["cleanup --pins=", /'' is invalid\. It must not be empty\./],
+  ["run --cleanup=maybe", /'maybe' is invalid\. It must be true or false\./],
   ["run --device eth0=fast", /After "=" it must be one of auto, xdp, tc, generic\./],
   ["run --metrics-services shop/web,shop", /It must be a number, or names such as/],
   ["run --cluster-cidr 10.0.0.0/33", /--cluster-cidr holds "10\.0\.0\.0\/33", which is no range/],
@@ -46,6 +49,39 @@ for (const [words, says] of WRONG)
     t.is(status, 2);
     t.is(stdout, "");
     t.regex(stderr, says);
+  });
+
+test("--cleanup and --init-only may be given a value, as to kube-proxy", (t) => {
+  const only = (value: string) => bpfsvc(["run", "--manifests=x", `--init-only${value}`]);
+  t.regex(only("").stderr, /--init-only ends here/);
+  t.regex(only("=true").stderr, /--init-only ends here/);
+  const off = ["--cleanup=false", "--init-only", "--manifests=x"];
+  t.regex(bpfsvc(["run", ...off]).stderr, /--init-only ends here/);
+  const { status, stderr } = bpfsvc(["run", "--cleanup=true", "--pins=/nowhere"]);
+  t.is(status, 3);
+  t.regex(stderr, /^bpfsvc: Nothing of bpfsvc is pinned in "\/nowhere"/);
+});
+
+test("lines of the log are for people, or objects with their level by name", (t) => {
+  const told = (...flags: string[]) =>
+    bpfsvc(["run", "--manifests=x", "--init-only", ...flags]).stderr;
+  const time = /\d{4}-\d\d-\d\dT[\d:.]{12}Z/;
+  t.regex(told(), new RegExp(`^${time.source} info  There is nothing to set up ahead: .*\n$`));
+  const { level, time: at, msg, ...rest } = JSON.parse(told("--log-format", "json"));
+  t.is(level, "info");
+  t.regex(at, new RegExp(`^${time.source}$`));
+  t.regex(msg, /^There is nothing to set up ahead/);
+  t.deepEqual(rest, {});
+});
+
+for (const [words, help] of [
+  ["serve", "bpfsvc --help"],
+  ["run --typo", "bpfsvc run --help"],
+  ["dump -o csv", "bpfsvc dump --help"],
+  ["dump flows --all", "bpfsvc dump flows --help"],
+] as const)
+  test(`"bpfsvc ${words}" names the help that says what may be given`, (t) => {
+    t.regex(bpfsvc(words.split(" ")).stderr, new RegExp(`\\nRun "${help}" for all`));
   });
 
 for (const words of ["dump", "dump shop/web", "dump flows", "dump devices", "cleanup"])

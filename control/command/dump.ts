@@ -4,7 +4,7 @@ import { setFlagsFromString } from "node:v8";
 import { type Dump, type DumpFilter, DumpReader } from "../dataplane/dump.ts";
 import { Pins } from "../dataplane/pins.ts";
 import { ExitCode, UserError } from "../exit.ts";
-import { type Format, formatData } from "../print.ts";
+import { formatData } from "../print.ts";
 import { formatServices } from "./view.ts";
 import { printWatched, type WatchOptions } from "./watching.ts";
 
@@ -27,7 +27,7 @@ export async function dump(options: DumpOptions): Promise<void> {
       const reader = current();
       const dump = await reader.read(options);
       // A build that takes over empties the counters of the maps that it leaves.
-      if (reader === current()) return formatDump(dump, options.output);
+      if (reader === current()) return formatDump(dump, options);
     }
   });
 }
@@ -45,8 +45,20 @@ export function openedInForce<T>(pins: Pins, open: (pins: Pins) => T): () => T {
   };
 }
 
-/** What is wrong where no maps of ours are pinned. */
-export function nothingPinned({ folder }: Pins): UserError {
+/** What is wrong where there is nothing of ours to read. */
+export function nothingPinned({ folder, missingMaps, layouts }: Pins): UserError {
+  if (missingMaps.length > 0)
+    return new UserError(
+      `Somebody removed ${missingMaps.join(", ")} from "${folder}": an agent that runs pins it ` +
+        'again within five seconds; without one, start it with "bpfsvc run"',
+      ExitCode.notRunning,
+    );
+  if (layouts.length > 0)
+    return new UserError(
+      `Nothing is programmed in "${folder}" yet: an agent does that once it has its first full ` +
+        'list, and its log says what it waits for; without one, start it with "bpfsvc run"',
+      ExitCode.notRunning,
+    );
   return new UserError(
     `Nothing is pinned in "${folder}": start the agent with "bpfsvc run", or name its folder ` +
       "with --pins",
@@ -62,7 +74,9 @@ export function openReader(pins: Pins): DumpReader {
 }
 
 /** A dump as text in one of the formats. The JSON form is documented in docs/operating.md. */
-async function formatDump(dump: Dump, format: Format): Promise<string> {
+async function formatDump(dump: Dump, options: DumpOptions): Promise<string> {
+  const { output: format, name, namespace } = options;
+  const isFiltered = name !== undefined || namespace !== undefined;
   if (format === "json" || format === "yaml") return formatData(dump, format);
-  return formatServices(dump.services, { wide: format === "wide" });
+  return formatServices(dump.services, { wide: format === "wide", isFiltered });
 }

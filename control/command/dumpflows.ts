@@ -3,7 +3,7 @@
 import type { DumpFilter, DumpReader } from "../dataplane/dump.ts";
 import type { FlowFilter } from "../dataplane/flowfilter.ts";
 import { type Flow, Flows } from "../dataplane/flows.ts";
-import { openPinned } from "../dataplane/kernel.ts";
+import { openProgrammed } from "../dataplane/kernel.ts";
 import { Pins } from "../dataplane/pins.ts";
 import { type Format, formatData, formatEndpoint, formatTable } from "../print.ts";
 import { nothingPinned, openedInForce, openReader } from "./dump.ts";
@@ -29,7 +29,7 @@ export async function dumpFlows(options: DumpFlowsOptions): Promise<void> {
 }
 
 function openFlows(pins: Pins): Flows {
-  const maps = openPinned(pins);
+  const maps = openProgrammed(pins)?.maps;
   if (!maps) throw nothingPinned(pins);
   const readOnly = { readOnly: true };
   return new Flows({ flows: maps.svc_flows.mmap(readOnly), node: maps.svc_node.mmap(readOnly) });

@@ -22,6 +22,7 @@ import type { ProxyConfig } from "../model/config.ts";
 import { cgroup2Root, defaultNodeName, defaultRouteAddresses } from "../source/host.ts";
 import { ManifestSource } from "../source/manifests.ts";
 import type { Source } from "../source/source.ts";
+import type { SizeFlag } from "./capacities.ts";
 import { makeMonitor } from "./monitoring.ts";
 import { PacketPath } from "./packetpath.ts";
 import { deviceRodata, type RunOptions, socketRodata } from "./runoptions.ts";
@@ -123,7 +124,9 @@ async function openMaps(
   const pins = new Pins(options.pins);
   const lock = pins.open();
   const rodata = socketRodata(options, config);
-  const kernel = openKernel(pins, { rodata, capacities: capacities(options) });
+  const wanted = capacities(options);
+  const kernel = openKernel(pins, { rodata, capacities: wanted });
+  warnOfKeptSizes(kernel, wanted, log);
   for (const { level, message } of kernel.notes) log[level](message);
   // What an agent before this one gave up may still be read, and is free to this one.
   await kernel.storage.grace();
@@ -202,6 +205,23 @@ function capacities(options: RunOptions): Capacities {
   return wanted;
 }
 
+/** Maps that exist keep their size, whatever is asked for. */
+function warnOfKeptSizes({ maps }: Kernel, wanted: Capacities, log: Logger): void {
+  const flags = {
+    svc_overflow: "max-frontends",
+    svc_services: "max-services",
+    svc_backends: "max-backends",
+    svc_slots: "max-slots",
+    svc_flows: "max-flows",
+  } as const;
+  for (const [map, flag] of Object.entries(flags) as [keyof typeof flags, SizeFlag][])
+    if (wanted[map] !== undefined && wanted[map] !== maps[map].info.maxEntries)
+      log.warn(
+        `--${flag} has no effect: ${map} keeps the size it was created with; to change it run ` +
+          '"bpfsvc cleanup", then "bpfsvc run"',
+      );
+}
+
 function warnOfMissingNode(cluster: Cluster, nodeName: string, log: Logger): void {
   const { fromNode, addresses } = cluster.nodePorts;
   if (fromNode) return;
@@ -213,14 +233,15 @@ function warnOfMissingNode(cluster: Cluster, nodeName: string, log: Logger): voi
   );
 }
 
-/** Throws unless the process may load programs: root, or CAP_BPF and CAP_NET_ADMIN. */
+/** Throws unless the process may load programs. CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON. */
 function checkPrivileges(): void {
   const status = readFileSync("/proc/self/status", "utf8");
   const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? "0"}`);
-  const [netAdmin, sysAdmin, bpf] = [12n, 21n, 39n].map((bit) => ((effective >> bit) & 1n) === 1n);
-  if (netAdmin && (bpf || sysAdmin)) return;
+  const has = (bit: bigint) => ((effective >> bit) & 1n) === 1n;
+  const [netAdmin, sysAdmin, perfmon, bpf] = [has(12n), has(21n), has(38n), has(39n)];
+  if (netAdmin && (sysAdmin || (bpf && perfmon))) return;
   throw new UserError(
-    "bpfsvc run loads programs into the kernel: run it as root, or with CAP_BPF and " +
-      `CAP_NET_ADMIN (kernel ${release()})`,
+    "bpfsvc run loads programs into the kernel: run it as root, or with CAP_BPF, CAP_NET_ADMIN " +
+      `and CAP_PERFMON (kernel ${release()})`,
   );
 }

@@ -35,6 +35,8 @@ export interface EndpointView {
 export interface ViewOptions {
   /** More columns: tables, counters of what got no endpoint, and ids. */
   wide: boolean;
+  /** Only some Services were asked for: there may be others. */
+  isFiltered: boolean;
 }
 
 /** What stands behind a frontend's address to tell its kind; a cluster IP needs no word. */
@@ -47,7 +49,7 @@ export const KIND_NOTES: Readonly<Record<FrontendKind, string>> = {
 
 /** A block of lines for each service port: frontends and endpoints stand side by side. */
 export function formatServices(services: readonly ServiceView[], options: ViewOptions): string {
-  if (services.length === 0) return "No Services.\n";
+  if (services.length === 0) return `No ${options.isFiltered ? "such " : ""}Services.\n`;
   const header = ["SERVICE", "TYPE", "FRONTEND", "ENDPOINT", "STATE", "CONNECTIONS", "AFFINITY"];
   if (options.wide) header.push("TABLES", "REFUSED", "DROPPED", "ID", "ENDPOINT ID", "SOURCES");
   const rows: string[][] = [];

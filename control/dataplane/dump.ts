@@ -25,7 +25,7 @@ import {
   type SourceRow,
 } from "../model/rows.ts";
 import { bucketEntries } from "./buckets.ts";
-import { checkLayout, Meta, type OpenMaps, openPinned } from "./kernel.ts";
+import { type Meta, type OpenMaps, openProgrammed } from "./kernel.ts";
 import { decodeSource, decodeTable } from "./maps.ts";
 import type { Pins } from "./pins.ts";
 import { readRanges } from "./ranges.ts";
@@ -121,14 +121,10 @@ export class DumpReader {
     this.#ranges = maps.svc_ranges.mmap({ readOnly: true });
   }
 
-  /** Opens a folder's maps, or returns undefined if none are pinned. Throws LayoutError. */
+  /** Opens a folder's maps, or returns undefined if nothing is programmed. Throws LayoutError. */
   static open(pins: Pins): DumpReader | undefined {
-    const maps = openPinned(pins);
-    if (!maps) return undefined;
-    const meta = new Meta(maps.svc_meta, { readOnly: true });
-    if (meta.layout === 0n) return undefined; // Created, but nothing was written yet.
-    checkLayout(meta, pins);
-    return new DumpReader(maps, meta);
+    const opened = openProgrammed(pins);
+    return opened && new DumpReader(opened.maps, opened.meta);
   }
 
   /** The counter of completed writes: changes whenever a dump would. */

@@ -190,7 +190,20 @@ export function openPinned(pins: Pins): OpenMaps | undefined {
   return openOwn(pins);
 }
 
-/** The same, whoever serves the folder. */
+/**
+ * What openPinned() gives, and who programmed it; undefined also if nothing was programmed yet.
+ * Throws LayoutError.
+ */
+export function openProgrammed(pins: Pins): { maps: OpenMaps; meta: Meta } | undefined {
+  const maps = openPinned(pins);
+  if (!maps) return undefined;
+  const meta = new Meta(maps.svc_meta, { readOnly: true });
+  if (meta.layout === 0n) return undefined;
+  checkLayout(meta, pins);
+  return { maps, meta };
+}
+
+/** The same as openPinned(), whoever serves the folder. */
 export function openOwn(pins: Pins): OpenMaps | undefined {
   const opened: Partial<Record<MapName, BpfMap>> = {};
   for (const name of MAP_NAMES) {

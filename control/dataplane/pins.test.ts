@@ -30,6 +30,13 @@ test("who may not read the pin folder is told to be root", (t) => {
   });
 });
 
+test("a pin folder that is a file is told to be none", (t) => {
+  const pins = new Pins(import.meta.filename);
+  const told = { message: /^Cannot read "[^"]*": ENOTDIR.*; name a folder with --pins$/ };
+  t.throws(() => pins.serving, told);
+  t.throws(() => pins.exists(), told);
+});
+
 test("a pin folder that is not there has nothing in it", (t) => {
   const pins = new Pins(path.join(tmpdir(), "bpfsvc-there-is-no-such-folder"));
   t.false(pins.exists());

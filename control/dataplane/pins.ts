@@ -56,6 +56,11 @@ const DEVICE_LINK = new RegExp(`^(${DEVICE_HOOKS.join("|")})_(\\d+)$`);
 const SERVING = "serving";
 const SERVING_NEXT = "serving_next";
 const KERNEL_NAME_LENGTH = 15;
+/** What helps where a folder cannot be read. */
+const FIXES: Readonly<Record<string, string>> = {
+  EACCES: "run bpfsvc as root",
+  ENOTDIR: "name a folder with --pins",
+};
 
 /** Another agent works on this pin folder. */
 class LockedError extends Error {
@@ -125,6 +130,13 @@ export class Pins {
     } catch (error) {
       return absent(error, this.folder);
     }
+  }
+
+  /** What somebody took away of this build's maps while they are in force. */
+  get missingMaps(): string[] {
+    if (this.serving !== OWN_LAYOUT) return [];
+    const present = new Set(entries(this.#mapsFolder(OWN_LAYOUT)));
+    return MAP_NAMES.filter((name) => !present.has(name));
   }
 
   /** Puts this build's maps in force, in one step: whoever starts next goes on from them. */
@@ -320,8 +332,9 @@ function entries(folder: string): string[] | undefined {
 function absent(error: unknown, folder: string): undefined {
   const { code, message } = error as NodeJS.ErrnoException;
   if (code === "ENOENT") return undefined;
-  if (code !== "EACCES") throw error;
-  throw new Error(`Cannot read "${folder}": ${message}; run bpfsvc as root`, { cause: error });
+  const fix = FIXES[code ?? ""];
+  if (fix === undefined) throw error;
+  throw new Error(`Cannot read "${folder}": ${message}; ${fix}`, { cause: error });
 }
 
 function removeIfEmpty(folder: string): void {

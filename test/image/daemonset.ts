@@ -154,7 +154,7 @@ const LESS: readonly (Changes & { title: string; says: RegExp; serves: boolean }
   {
     title: "NET_ADMIN",
     capabilities: ["SYS_ADMIN", "SYS_PTRACE"],
-    says: /run it as root, or with CAP_BPF and CAP_NET_ADMIN/,
+    says: /run it as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON/,
     serves: false,
   },
   {

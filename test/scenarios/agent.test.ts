@@ -1,5 +1,5 @@
 // The agent's life on a real kernel: kills, restarts, edits, faults in manifests, and its end.
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { BpfMap, mapType } from "../../bindings/map.ts";
@@ -222,6 +222,51 @@ stageTest(
   },
 );
 
+stageTest("a size that maps in use do not have is told to have no effect", async (t, stage) => {
+  await stage.agent.stop();
+  const sizes = ["--max-services", "300", "--max-slots", "3000", "--max-frontends", "77"];
+  const kept = await stage.startAgent({ arguments: sizes });
+  for (const flag of ["--max-services", "--max-slots", "--max-frontends"])
+    t.regex(kept.output(), new RegExp(`warn +${flag} has no effect: .* run "bpfsvc cleanup"`));
+  await kept.stop();
+  await stage.command("cleanup", "--pins", stage.node.pins);
+  await (await stage.startAgent({ arguments: sizes })).stop();
+  t.notRegex((await stage.startAgent({ arguments: sizes })).output(), /has no effect/);
+});
+
+stageTest("a dump of a folder that lacks a map says which, and what helps", async (t, stage) => {
+  const { pins } = stage.node;
+  await stage.agent.stop();
+  await rm(new Pins(pins).mapPath("svc_slots"));
+  for (const part of [[], ["devices"], ["flows"]]) {
+    const { code, stderr } = await stage.command("dump", ...part, "--pins", pins);
+    t.is(code, 3);
+    t.regex(stderr, /removed svc_slots from ".*": .* start it with "bpfsvc run"/);
+  }
+  await stage.startAgent();
+  t.is((await stage.command("dump", "--pins", pins)).code, 0);
+  t.is(await ask(stage), "pod-b");
+});
+
+stageTest("before the first list every dump says that nothing is programmed", async (t, stage) => {
+  await stage.agent.stop();
+  await stage.command("cleanup", "--pins", stage.node.pins);
+  const kubeconfig = path.join(stage.folder, "kubeconfig");
+  const cluster = { name: "a", cluster: { server: "https://127.0.0.1:1" } };
+  const context = { name: "a", context: { cluster: "a", user: "a" } };
+  const user = { name: "a", user: { token: "a" } };
+  const config = { clusters: [cluster], contexts: [context], users: [user] };
+  await writeFile(kubeconfig, JSON.stringify({ ...config, "current-context": "a" }));
+  const command = stage.agentCommand({ source: ["--kubeconfig", kubeconfig] });
+  const agent = await stage.node.start(command, { ready: /ECONNREFUSED/ });
+  for (const part of [[], ["devices"], ["flows"]]) {
+    const { code, stderr } = await stage.command("dump", ...part, "--pins", stage.node.pins);
+    t.is(code, 3);
+    t.regex(stderr, /Nothing is programmed in ".*" yet: /);
+  }
+  await agent.stop();
+});
+
 stageTest("cleanup removes every pin of ours and nothing else", async (t, stage) => {
   const { agent } = stage;
   const { pins } = stage.node;
@@ -301,10 +346,15 @@ labTest("a start that cannot work says what is wrong and how to put it right", a
       t.is(outcome.code, code, outcome.stderr);
       t.notRegex(outcome.stderr, /\n +at /, "no stack trace for the user");
     }
-    const plain = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all"];
     const command = [process.execPath, COMMAND, "run", ...manifests, ...place];
-    const unprivileged = await stage.node.run([...plain, ...command]);
-    t.regex(unprivileged.stderr, /as root, or with CAP_BPF and CAP_NET_ADMIN/);
+    for (const less of [
+      ["--reuid=65534", "--clear-groups", "--inh-caps=-all"],
+      ["--bounding-set=-perfmon,-sys_admin", "--inh-caps=-all"],
+      ["--bounding-set=-net_admin", "--inh-caps=-all"],
+    ]) {
+      const { stderr } = await stage.node.run(["setpriv", ...less, ...command]);
+      t.regex(stderr, /as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON/, less[0]);
+    }
   } finally {
     await stage.close();
   }

@@ -349,11 +349,12 @@ stageTest(
       /Device "br9": Cannot attach "svc_xdp to br9": EOPNOTSUPP, .*\. TC serves it instead$/,
     );
     t.regex(agent.output(), /There is no device "later9" yet/);
+    t.regex(agent.output(), /Device "lo", which was named, is not served: it leads to this host/);
     await ip(node, "link add name later9 type veth peer name far");
     t.like(await served(node, "later9"), { role: "uplink", note: "veth" });
   },
   {
-    arguments: ["--device=br9=xdp", "--device=later9"],
+    arguments: ["--device=br9=xdp", "--device=later9", "--device=lo"],
     prepare: (node) => ip(node, "link add name br9 type bridge", "link set br9 up"),
   },
 );

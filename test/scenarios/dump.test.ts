@@ -105,7 +105,7 @@ labTest("namespace and name choose Services", async (t) => {
   t.deepEqual(await names("empty"), ["empty"]);
   t.deepEqual(await names("test/web"), ["web", "web"]);
   t.deepEqual(await names("-n", "test", "dns"), []);
-  t.is(await dump("nothing"), "No Services.\n");
+  t.is(await dump("nothing"), "No such Services.\n");
 });
 
 labTest("a watched dump prints again when something changed, and ends with the pins", async (t) => {

@@ -13,7 +13,14 @@ import type { DeviceHooks, Served, Verify } from "./hooks.ts";
 import { Hops } from "./hops.ts";
 import { type Note, type WantedDevice, wantDevices, type XdpWish } from "./modes.ts";
 import type { NetworkState } from "./network.ts";
-import { findRoles, hasEthernet, type NamedUplinks, type Role, RoleKeeper } from "./roles.ts";
+import {
+  findRoles,
+  hasEthernet,
+  type NamedUplinks,
+  type Role,
+  RoleKeeper,
+  whyNoRole,
+} from "./roles.ts";
 
 /** How long a role is kept after its reason has gone. */
 const HOLD_MS = 10_000;
@@ -110,8 +117,7 @@ export class Devices {
       this.#set(ifindex, rowOf(device, devices.get(ifindex)!.served, sends.has(ifindex)));
     }
     this.#withdrawOthers(devices, { state, problems });
-    for (const name of this.#absentUplinks(state))
-      problems.push({ key: name, message: `There is no device "${name}" yet, which was named` });
+    problems.push(...this.#uselessNames(state));
     for (const { error } of [...this.#table.writeRemovals(), ...this.#table.writeAdditions()])
       problems.push({ key: "svc_devices", message: error.message });
     return { devices, problems, readdressed, again };
@@ -231,9 +237,16 @@ export class Devices {
     }
   }
 
-  #absentUplinks({ links }: NetworkState): string[] {
-    const present = new Set(links.map(({ name }) => name));
-    return [...(this.#uplinks?.keys() ?? [])].filter((name) => !present.has(name));
+  /** The uplinks that were named, and are not there or never can be one. */
+  #uselessNames({ links }: NetworkState): Synced["problems"] {
+    const linkOf = new Map(links.map((link) => [link.name, link]));
+    return [...(this.#uplinks?.keys() ?? [])].flatMap((name) => {
+      const link = linkOf.get(name);
+      if (!link) return { key: name, message: `There is no device "${name}" yet, which was named` };
+      const why = whyNoRole(link);
+      if (why === undefined) return [];
+      return { key: name, message: `Device "${name}", which was named, is not served: ${why}` };
+    });
   }
 
   #set(ifindex: number, row: string): void {

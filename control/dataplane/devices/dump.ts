@@ -8,7 +8,7 @@ import type { BpfMap } from "../../../bindings/map.ts";
 import { NetlinkSocket, netlinkProtocol } from "../../../bindings/netlink.ts";
 import { type Link, listLinks, xdpMode } from "../../../bindings/rtnetlink.ts";
 import { RunningProgram } from "../../../bindings/running.ts";
-import { checkLayout, Meta, openPinned } from "../kernel.ts";
+import { openProgrammed } from "../kernel.ts";
 import type { DeviceHook, Pins } from "../pins.ts";
 import { NOTE_WORDS } from "../words.ts";
 import { roleOf } from "./devices.ts";
@@ -44,13 +44,11 @@ export interface DeviceDump {
   devices: DumpedDevice[];
 }
 
-/** Undefined if no maps are pinned. Throws LayoutError for those of another build. */
+/** Undefined if nothing is programmed. Throws LayoutError for those of another build. */
 export function dumpDevices(pins: Pins): DeviceDump | undefined {
-  const maps = openPinned(pins);
-  if (!maps) return undefined;
-  const meta = new Meta(maps.svc_meta, { readOnly: true });
-  if (meta.layout === 0n) return undefined;
-  checkLayout(meta, pins);
+  const opened = openProgrammed(pins);
+  if (!opened) return undefined;
+  const { maps, meta } = opened;
   const rows = readRows(maps.svc_devices);
   // After the rows: an agent gives an address its index, and a device its row, in this order.
   const node = new NodeMap(maps.svc_node.mmap({ readOnly: true }));

@@ -47,6 +47,14 @@ export function hasEthernet({ hardware }: Pick<Link, "hardware">): boolean {
   return hardware === hardwareType.ETHER;
 }
 
+/** Why a device has no role whatever its routes are, undefined if it may have one. */
+export function whyNoRole({ flags, portOf }: Pick<Link, "flags" | "portOf">): string | undefined {
+  if (flags & deviceFlag.LOOPBACK) return "it leads to this host alone";
+  return AGGREGATES.has(portOf)
+    ? `it is a port of a ${portOf}, which is served in its place`
+    : undefined;
+}
+
 /**
  * The role of each device that has one, by its ifindex. A device with a default route, with an
  * address of the Node, with a route through a gateway, or a network card with any route, is an
@@ -59,7 +67,7 @@ export function findRoles(state: NetworkState, options: RoleOptions): Map<number
   const isUplink = uplinkTest(state, { routed, options });
   const roles = new Map<number, Role>();
   for (const link of links) {
-    if (link.flags & deviceFlag.LOOPBACK || AGGREGATES.has(link.portOf)) continue;
+    if (whyNoRole(link) !== undefined) continue;
     if (isUplink(link)) roles.set(link.ifindex, "uplink");
     else if (routed.has(link.ifindex))
       roles.set(link.ifindex, TUNNELS.has(link.kind) ? "tunnel" : "pod-facing");
