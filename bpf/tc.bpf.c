@@ -144,7 +144,7 @@ static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struc
 	    !(way_cuts(&way) && may_be_cut(ctx, passage))) {
 		complaint.ipv4 = ICMP_UNREACHABLE | 4 << 8;
 		complaint.ipv6 = ICMP6_TOO_BIG;
-		complaint.mtu = way.mtu;
+		complaint.mtu = least_mtu(packet, way.mtu);
 		reason_count(REASON_TOO_BIG);
 		return answer_error(ctx, passage, &complaint);
 	}
@@ -328,7 +328,7 @@ __noinline int translate_unusual(struct __sk_buff *ctx, struct passage *passage)
 
 	if (!passage)
 		return TC_ACT_UNSPEC;
-	what = unusual_read(ctx, &passage->packet, ctx->protocol == bpf_htons(ETH_P_IPV6));
+	what = unusual_read(ctx, &passage->packet, ctx->protocol == bpf_htons(ETH_P_IPV6), false);
 	if (what != UNUSUAL_OTHER && !passage_is_sound(ctx, passage))
 		return TC_ACT_UNSPEC;
 	switch (what) {
