@@ -128,12 +128,10 @@ static __always_inline void answer_network(struct __sk_buff *ctx, const struct p
 	}
 }
 
-/* The sequence numbers and flags of a reset (RFC 9293 §3.10.7.1). */
+/* The sequence numbers and flags of a reset to `length` bytes of data (RFC 9293 §3.10.7.1). */
 static __always_inline void reset_fill(struct __sk_buff *ctx, const struct packet *packet,
-				       __u32 *word)
+				       __u32 length, __u32 *word)
 {
-	__u32 length = transport_bytes(packet);
-	__u32 header = (skb_byte(ctx, packet->transport + 12) >> 4) * 4;
 	__be32 number[2] = {};
 
 	bpf_skb_load_bytes(ctx, packet->transport + 4, number, sizeof(number));
@@ -145,7 +143,6 @@ static __always_inline void reset_fill(struct __sk_buff *ctx, const struct packe
 		word[3] = bpf_htonl(0x50000000 | TCP_RST << 16);
 		return;
 	}
-	length -= header;
 	length += !!(packet->tcp_flags & TCP_SYN) + !!(packet->tcp_flags & TCP_FIN);
 	word[1] = 0;
 	word[2] = bpf_htonl(bpf_ntohl(number[0]) + length);
@@ -156,17 +153,19 @@ static __always_inline void reset_fill(struct __sk_buff *ctx, const struct packe
 __noinline int answer_reset(struct __sk_buff *ctx, const struct passage *passage)
 {
 	const struct packet *packet;
+	__u32 word[5], header;
 	bool is_partial;
-	__u32 word[5];
 	__u64 sum;
 
 	if (!passage)
 		return TC_ACT_SHOT;
 	packet = &passage->packet;
-	if (!network_is_plain(packet) || !answer_allowed())
+	header = (skb_byte(ctx, packet->transport + 12) >> 4) * 4;
+	if (header < TCP_BYTES || header > transport_bytes(packet) || !network_is_plain(packet) ||
+	    !answer_allowed())
 		return TC_ACT_SHOT;
 	is_partial = answer_is_partial(ctx, packet);
-	reset_fill(ctx, packet, word);
+	reset_fill(ctx, packet, transport_bytes(packet) - header, word);
 	sum = pseudo_sum(&packet->tuple, TCP_BYTES);
 	if (is_partial) {
 		word[4] = sum_fold(sum);

@@ -101,6 +101,8 @@ static __always_inline bool chain_read_ipv6(struct __sk_buff *ctx, struct packet
 	packet->length = bpf_ntohs(ip.payload_len) + sizeof(ip);
 	address_from_words(&packet->tuple.source, ip.saddr.in6_u.u6_addr32);
 	address_from_words(&packet->tuple.destination, ip.daddr.in6_u.u6_addr32);
+	if (tuple_is_mapped(&packet->tuple))
+		return false;
 	chain->id = *(const __be16 *)&ip.flow_lbl[1];
 	chain->transport = packet->network + sizeof(ip);
 	chain->protocol = ip.nexthdr;
@@ -327,7 +329,7 @@ __noinline int echo_answer(struct __sk_buff *ctx, struct passage *passage)
 	key.address = packet->tuple.destination;
 	if (!(filter_lookup(&key.address) & FILTER_WILDCARD) || address_is_own(&key.address))
 		return TC_ACT_UNSPEC;
-	if (!network_is_plain(packet) ||
+	if (!network_is_plain(packet) || passage_is_forged(passage) ||
 	    !echo_is_ours(ctx, passage, frontend_kind(wildcard_lookup(&key))))
 		return TC_ACT_UNSPEC;
 	if (!answer_allowed())
@@ -482,49 +484,22 @@ __noinline int tunnel_complain(struct __sk_buff *ctx, struct passage *passage,
 		       TC_ACT_OK;
 }
 
-/* The packet that an error quotes: its addresses and ports are all that is needed, and there. */
-static __always_inline bool inner_read(struct __sk_buff *ctx, const struct packet *packet,
-				       struct packet *inner)
+/* Reads the packet that an error quotes, as far as it must be there. False: it cannot be read, or
+ * its sender is not who the error is for. Not static, so that the verifier follows it once, and so
+ * that its stack is free again for icmp_translate(). */
+__noinline int inner_read(struct __sk_buff *ctx, struct passage *passage)
 {
-	__be32 ports;
+	const struct packet *packet;
+	struct packet *inner;
 
-	inner->network = packet->transport + ICMP_BYTES;
-	if (packet->ipv6) {
-		struct ipv6hdr ip;
-
-		if (bpf_skb_load_bytes(ctx, inner->network, &ip, sizeof(ip)) || ip.version != 6)
-			return false;
-		address_from_words(&inner->tuple.source, ip.saddr.in6_u.u6_addr32);
-		address_from_words(&inner->tuple.destination, ip.daddr.in6_u.u6_addr32);
-		inner->transport = inner->network + sizeof(ip);
-		if (ip.nexthdr == NEXT_FRAGMENT) { /* the first: others have no ports */
-			__u8 next[8];
-
-			if (bpf_skb_load_bytes(ctx, inner->transport, next, sizeof(next)) ||
-			    next[2] || next[3] >> 3)
-				return false;
-			ip.nexthdr = next[0];
-			inner->transport += sizeof(next);
-		}
-		inner->tuple.protocol = protocol_from_ip(ip.nexthdr);
-	} else {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes(ctx, inner->network, &ip, sizeof(ip)) || ip.version != 4 ||
-		    ip.ihl < 5 || ip.frag_off & bpf_htons(0x1fff))
-			return false;
-		address_from_ipv4(&inner->tuple.source, ip.saddr);
-		address_from_ipv4(&inner->tuple.destination, ip.daddr);
-		inner->tuple.protocol = protocol_from_ip(ip.protocol);
-		inner->transport = inner->network + ip.ihl * 4;
-	}
-	if (inner->tuple.protocol == FLOW_NO_PROTOCOL ||
-	    inner->transport + UDP_BYTES > packet->network + packet->length ||
-	    bpf_skb_load_bytes(ctx, inner->transport, &ports, sizeof(ports)))
+	if (!passage)
 		return false;
-	*(__u32 *)&inner->tuple.source_port = ports;
-	inner->ipv6 = packet->ipv6;
-	return true;
+	packet = &passage->packet;
+	inner = &passage->inner;
+	inner->network = packet->transport + ICMP_BYTES;
+	return unusual_read(ctx, inner, packet->ipv6, true) == UNUSUAL_PACKET &&
+	       inner->transport + QUOTED_BYTES <= packet->network + packet->length &&
+	       !address_difference(&inner->tuple.source, &packet->tuple.destination);
 }
 
 /* What a changed inner packet changes the sum of an ICMP message by, and its own UDP checksum. */
@@ -564,15 +539,15 @@ static __always_inline __u64 inner_rewrite(struct __sk_buff *ctx, const struct p
 }
 
 /*
- * Translates an ICMP error, whose packet is struct packet, to what its receiver knows: the packet
- * that it quotes was a translated one, of the flow that packets the other way meet. Returns that
- * flow's kind and path in passage->flow, and where the error goes in passage->wanted; FLOW_FREE: it
- * is no flow's. Not static, so that the verifier follows it once.
+ * Translates an ICMP error, of which inner_read() has read all, to what its receiver knows: the
+ * packet that it quotes was a translated one, of the flow that packets the other way meet. Returns
+ * that flow's kind and path in passage->flow, and where the error goes in passage->wanted;
+ * FLOW_FREE: it is no flow's. Not static, so that the verifier follows it once.
  */
 __noinline int icmp_translate(struct __sk_buff *ctx, struct passage *passage)
 {
 	const struct node *node = node_get();
-	struct packet inner = {};
+	const struct packet *inner;
 	struct packet *packet;
 	struct tuple known;
 	__u64 sum, outer;
@@ -581,9 +556,8 @@ __noinline int icmp_translate(struct __sk_buff *ctx, struct passage *passage)
 	if (!passage || !node)
 		return FLOW_FREE;
 	packet = &passage->packet;
-	if (!inner_read(ctx, packet, &inner))
-		return FLOW_FREE;
-	tuple_turn(&inner.tuple, &known);
+	inner = &passage->inner;
+	tuple_turn(&inner->tuple, &known);
 	if (!flow_lookup(&known, &passage->flow))
 		return FLOW_FREE;
 	kind = flow_kind(passage->flow.lock);
@@ -606,7 +580,7 @@ __noinline int icmp_translate(struct __sk_buff *ctx, struct passage *passage)
 		known.source = passage->flow.backend;
 		known.destination = *flow_source_address(&passage->flow, passage->flow.lock, node);
 	}
-	sum = inner_rewrite(ctx, &inner, &known);
+	sum = inner_rewrite(ctx, inner, &known);
 	bpf_l4_csum_replace(ctx, packet->transport + 2, 0, sum_fold32(sum), 0);
 	passage->wanted.source_port = packet->tuple.source_port;
 	passage->wanted.destination_port = packet->tuple.destination_port;

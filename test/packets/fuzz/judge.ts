@@ -153,7 +153,7 @@ export class Judge {
     this.#known.try(packet);
     const { inner } = packet;
     const report = reportOf(packet);
-    if (report && this.#isOfTunnel(report)) return { fate: "dropped" };
+    if (report && this.#mayBeOfTunnel(report)) return { fate: "dropped" };
     const asked = packet.isLater ? [packet, ...this.#known.datagrams(packet)] : [packet];
     const isOurs =
       this.#oracle.isServed(packet.destination) ||
@@ -166,12 +166,24 @@ export class Judge {
 
   /** Whether an error is about what this node has put in a tunnel to where that one led. */
   #isOfTunnel({ outer, packet }: Report): boolean {
-    return packet !== undefined && this.#known.hasTunnel(packet, outer.destination);
+    if (!packet || !this.#own.has(outer.source)) return false;
+    return this.#known.hasTunnel(packet, outer.destination);
+  }
+
+  /** The same, of a connection that may have begun with a packet that was dropped or answered. */
+  #mayBeOfTunnel(report: Report): boolean {
+    const { outer, packet } = report;
+    if (this.#isOfTunnel(report)) return true;
+    if (!packet || !this.#known.hasTried(packet)) return false;
+    const decision = this.#oracle.decide(packet);
+    if (decision.outcome !== "endpoints") return false;
+    const to = textOf(outer.destination);
+    return decision.endpoints.some(({ address }) => address === to);
   }
 
   #judgeTold({ frame, out, after, arrival }: Change, report: Report): Judgement {
     if (arrival.hook !== "ingress") return { fault: "an error about a tunnel was changed" };
-    if (!this.#isOfTunnel(report)) return { fault: "an error about others' tunnel was changed" };
+    if (!this.#mayBeOfTunnel(report)) return { fault: "an error about others' tunnel was changed" };
     const fault = whatIsWrong({ frame, report }, { out, after });
     return fault ? { fault } : { fate: "told" };
   }
@@ -260,6 +272,8 @@ export class Judge {
   /** An error is about a packet that somebody got; its receiver must know it as its own. */
   #judgeError({ before, after }: Change): Judgement {
     const got = turn(before.inner!);
+    if (before.destination !== got.destination)
+      return { fault: "an error was changed that is about another's packet" };
     const becomes = turn(after.inner!);
     if (!this.#isRequest(got, becomes) && !this.#isReply(got, becomes))
       return { fault: "an error is about a packet that its receiver has not sent" };

@@ -258,7 +258,8 @@ export class Maker {
     const frame = makePlain(family, tuple, random);
     if (!isError) return frame;
     const reporter = random.chance(0.5) ? tuple.source : latin(random.of(SOURCES[family]));
-    return makeError({ family, reporter, about: turn(tuple), to: tuple.destination }, random);
+    const to = random.chance(0.9) ? tuple.destination : latin(random.of(SOURCES[family]));
+    return makeError({ family, reporter, about: turn(tuple), to }, random);
   }
 
   #damage(original: Uint8Array): Uint8Array {

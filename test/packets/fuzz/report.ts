@@ -188,5 +188,5 @@ export function makeReport(sent: Uint8Array, random: Random): Uint8Array {
   const isExtended = random.chance(0.1);
   const whole = isExtended ? extend(frame, ETHERNET_BYTES, family, random) : frame;
   if (isExtended) repair(whole);
-  return random.chance(0.3) ? spoil(whole, family, random) : whole;
+  return !isExtended && random.chance(0.3) ? spoil(whole, family, random) : whole;
 }
