@@ -394,13 +394,13 @@ __noinline int icmp_is_summed(struct __sk_buff *ctx, const struct packet *packet
 		__u32 word[SUMMED_AT_ONCE / 4] = {}, at = i * SUMMED_AT_ONCE, left;
 
 		if (bytes <= at)
-			return sum_fold(sum) == 0xffff;
+			break;
 		left = bytes - at < SUMMED_AT_ONCE ? bytes - at : SUMMED_AT_ONCE;
 		if (bpf_skb_load_bytes(ctx, packet->transport + at, word, left))
 			return false;
 		sum = bpf_csum_diff(NULL, 0, word, sizeof(word), sum);
 	}
-	return false;
+	return bytes <= LONGEST_ERROR && sum_fold(sum) == 0xffff;
 }
 
 /*

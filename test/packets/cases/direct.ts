@@ -20,6 +20,8 @@ const DSR = { forwarding: 1 };
 const HYBRID = { forwarding: 2 };
 const OTHER_PORT = 8443;
 const NETWORK_BYTES = { 4: 20, 6: 40 } as const;
+/** No error quotes more, itself being of 576 or 1280 bytes. */
+const MOST_QUOTED = { 4: 576 - 28, 6: 1280 - 48 } as const;
 /** What clients hear of a tunnel that found no way. */
 const NO_HOST = { 4: "ICMP(type=3,code=1)", 6: "ICMPv6DestUnreach(code=3)" } as const;
 
@@ -145,6 +147,35 @@ function aboutStart(words: Words, transport: Transport): Step {
     becomes: `${answer(at.vip, at.client)}/${NO_HOST[family]}/Raw(bytes(${inner})[:${bytes}])`,
     reason: "tunnel_refused",
   };
+}
+
+/** An error that quotes as much of a tunnelled packet as may be, and it with one byte wrong. */
+function aboutMost(words: Words): Step[] {
+  const { at, ip, answer, error, family } = words;
+  const transport = `UDP(sport=${KEPT},dport=${PORT})/(b"0123456789abcdef"*88)`;
+  const inner = `${ip(at.client, at.vip, { ttl: 63 })}/${transport}`;
+  const quoted = `bytes(${outer(words, [at.node, at.remote])}/${inner})`;
+  const most = MOST_QUOTED[family];
+  const report = (rest: string) => `${ip(at.router, at.node)}/${rest}`;
+  const sound = report(`${error("tooBig", 1500)}/Raw(${quoted}[:${most}])`);
+  const told = error("tooBig", 1500 - NETWORK_BYTES[family]);
+  return [
+    {
+      hook: "ingress",
+      packet: sound,
+      verdict: "sent",
+      becomes: [
+        answer(at.vip, at.client),
+        `${told}/Raw(bytes(${inner})[:${NETWORK_BYTES[family] + 8}])`,
+      ].join("/"),
+      reason: "too_big",
+    },
+    {
+      hook: "ingress",
+      packet: `${family === 4 ? "IP" : "IPv6"}(bytes(${sound})[:-1]+b"!")`,
+      verdict: "next",
+    },
+  ];
 }
 
 /** An error that quotes a checksum as it stands where a device is to complete it. */
@@ -372,6 +403,12 @@ export const DIRECT: readonly Case[] = [
     title: "an error about a tunnel that quotes a partial checksum has a right one itself",
     rodata: DSR,
     steps: (words) => [intoTunnel(words, "UDP", "ingress"), aboutPartial(words)],
+  },
+  {
+    title:
+      "an error about a tunnel may quote as much as errors ever do, all of it as it was summed",
+    rodata: DSR,
+    steps: (words) => [intoTunnel(words, "UDP", "ingress"), ...aboutMost(words)],
   },
   {
     title: "what an error quotes of a fragment tells later fragments nothing",
