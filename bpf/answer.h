@@ -27,12 +27,22 @@
 #define ICMP6_TIME	  3
 #define IPPROTO_ICMPV6	  58
 
+#define IPV6_LEAST_MTU 1280 /* RFC 8200 §5 */
+
 /* What an ICMP error says: type and, a byte higher, code; and the MTU where it is of use. */
 struct complaint {
 	__u32 ipv4;
 	__u32 ipv6;
 	__u32 mtu;
+	bool is_quoted; /* about a packet out of an error: no device completes its checksum */
 };
+
+/* What a sender is told that a way takes: over IPv6 none heeds less than all must take (RFC 8201
+ * §4, RFC 2473 §7.1), even if a tunnel's header leaves less. */
+static __always_inline __u32 least_mtu(const struct packet *packet, __u32 mtu)
+{
+	return packet->ipv6 && mtu < IPV6_LEAST_MTU ? IPV6_LEAST_MTU : mtu;
+}
 
 /* Whether one answer more may be sent. */
 static __always_inline bool answer_allowed(void)
@@ -118,12 +128,10 @@ static __always_inline void answer_network(struct __sk_buff *ctx, const struct p
 	}
 }
 
-/* The sequence numbers and flags of a reset (RFC 9293 §3.10.7.1). */
+/* The sequence numbers and flags of a reset to `length` bytes of data (RFC 9293 §3.10.7.1). */
 static __always_inline void reset_fill(struct __sk_buff *ctx, const struct packet *packet,
-				       __u32 *word)
+				       __u32 length, __u32 *word)
 {
-	__u32 length = transport_bytes(packet);
-	__u32 header = (skb_byte(ctx, packet->transport + 12) >> 4) * 4;
 	__be32 number[2] = {};
 
 	bpf_skb_load_bytes(ctx, packet->transport + 4, number, sizeof(number));
@@ -135,7 +143,6 @@ static __always_inline void reset_fill(struct __sk_buff *ctx, const struct packe
 		word[3] = bpf_htonl(0x50000000 | TCP_RST << 16);
 		return;
 	}
-	length -= header;
 	length += !!(packet->tcp_flags & TCP_SYN) + !!(packet->tcp_flags & TCP_FIN);
 	word[1] = 0;
 	word[2] = bpf_htonl(bpf_ntohl(number[0]) + length);
@@ -146,17 +153,19 @@ static __always_inline void reset_fill(struct __sk_buff *ctx, const struct packe
 __noinline int answer_reset(struct __sk_buff *ctx, const struct passage *passage)
 {
 	const struct packet *packet;
+	__u32 word[5], header;
 	bool is_partial;
-	__u32 word[5];
 	__u64 sum;
 
 	if (!passage)
 		return TC_ACT_SHOT;
 	packet = &passage->packet;
-	if (!network_is_plain(packet) || !answer_allowed())
+	header = (skb_byte(ctx, packet->transport + 12) >> 4) * 4;
+	if (header < TCP_BYTES || header > transport_bytes(packet) || !network_is_plain(packet) ||
+	    !answer_allowed())
 		return TC_ACT_SHOT;
 	is_partial = answer_is_partial(ctx, packet);
-	reset_fill(ctx, packet, word);
+	reset_fill(ctx, packet, transport_bytes(packet) - header, word);
 	sum = pseudo_sum(&packet->tuple, TCP_BYTES);
 	if (is_partial) {
 		word[4] = sum_fold(sum);
@@ -173,6 +182,9 @@ __noinline int answer_reset(struct __sk_buff *ctx, const struct passage *passage
 	return answer_send(ctx, passage);
 }
 
+/* Of a transport header, the ports and as much again: what every error quotes (RFC 792). */
+#define QUOTED_BYTES 8
+
 #define QUOTE_BYTES 68 /* an IPv4 header with all options and 8 bytes, more than IPv6 and TCP */
 
 /* What is quoted of a packet: its headers as far as they are there, in whole words. */
@@ -180,11 +192,10 @@ static __always_inline __u32 quote_length(const struct packet *packet)
 {
 	__u32 header = network_bytes(packet);
 
-	if (packet->ipv6)
-		return header + (packet->tuple.protocol == FLOW_TCP ? TCP_BYTES : 8);
-	return header > sizeof(struct iphdr) || packet->tuple.protocol != FLOW_TCP ?
-		       header + 8 :
-		       header + TCP_BYTES;
+	if (header + TCP_BYTES > QUOTE_BYTES || (!packet->ipv6 && header > sizeof(struct iphdr)) ||
+	    packet->tuple.protocol != FLOW_TCP)
+		return header + QUOTED_BYTES;
+	return header + TCP_BYTES;
 }
 
 /*
@@ -225,27 +236,23 @@ __noinline int answer_error(struct __sk_buff *ctx, struct passage *passage,
 	if (!packet->transport)
 		return TC_ACT_SHOT;
 	length = quote_length(packet);
+	if (packet->network + length > ctx->len) /* no more of it was quoted */
+		length = network_bytes(packet) + QUOTED_BYTES;
 	if (length > QUOTE_BYTES || length < 28 || !answer_allowed())
 		return TC_ACT_SHOT;
 	barrier_var(length);
 	if (length > QUOTE_BYTES || length < 28 ||
 	    bpf_skb_load_bytes(ctx, packet->network, quote, length))
 		return TC_ACT_SHOT;
-	is_partial = answer_is_partial(ctx, packet);
+	is_partial = !complaint->is_quoted && answer_is_partial(ctx, packet);
 	sum = quote_sum(quote, packet, is_partial);
 	header[0] = READ_ONCE(complaint->ipv4);
 	if (packet->ipv6)
 		header[0] = READ_ONCE(complaint->ipv6);
 	header[1] = bpf_htonl(complaint->mtu);
 	sum += (__u64)header[0] + header[1];
-	if (packet->ipv6) {
-		struct tuple pseudo = packet->tuple;
-
-		sum += bpf_htonl(length + 8) + (__u64)bpf_htonl(IPPROTO_ICMPV6);
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			sum += (__u64)pseudo.source.word[i] + pseudo.destination.word[i];
-	}
+	if (packet->ipv6)
+		sum += pseudo_sum_of(&packet->tuple, IPPROTO_ICMPV6, length + 8);
 	header[0] |= (__u32)(__u16)~sum_fold(sum) << 16;
 	room = packet->ipv6 ? sizeof(struct ipv6hdr) + 8 : sizeof(struct iphdr) + 8;
 	if (bpf_skb_change_tail(ctx, packet->network + length, 0) ||

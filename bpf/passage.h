@@ -63,6 +63,7 @@ struct passage {
 	struct choice choice;
 	struct tunnel tunnel; /* what it came in, if in a tunnel of another node */
 	struct heard heard;   /* XDP's own: the device that packets before came in by */
+	struct packet inner;  /* what an ICMP error quotes */
 };
 
 /*

@@ -66,14 +66,19 @@ static __always_inline __u16 checksum_after(__u16 check, __u64 difference)
 }
 
 /* The sum of a pseudo header, as a partial checksum holds it (RFC 9293 §3.1, RFC 8200 §8.1). */
-static __always_inline __u16 pseudo_sum(const struct tuple *tuple, __u32 bytes)
+static __always_inline __u16 pseudo_sum_of(const struct tuple *tuple, __u8 protocol, __u32 bytes)
 {
-	__u64 sum = bpf_htonl(bytes) + (__u64)bpf_htonl(protocol_to_ip(tuple->protocol));
+	__u64 sum = bpf_htonl(bytes) + (__u64)bpf_htonl(protocol);
 
 #pragma unroll
 	for (int i = 0; i < 4; i++)
 		sum += (__u64)tuple->source.word[i] + tuple->destination.word[i];
 	return sum_fold(sum);
+}
+
+static __always_inline __u16 pseudo_sum(const struct tuple *tuple, __u32 bytes)
+{
+	return pseudo_sum_of(tuple, protocol_to_ip(tuple->protocol), bytes);
 }
 
 #define TUNNEL_TTL 64

@@ -144,7 +144,7 @@ static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struc
 	    !(way_cuts(&way) && may_be_cut(ctx, passage))) {
 		complaint.ipv4 = ICMP_UNREACHABLE | 4 << 8;
 		complaint.ipv6 = ICMP6_TOO_BIG;
-		complaint.mtu = way.mtu;
+		complaint.mtu = least_mtu(packet, way.mtu);
 		reason_count(REASON_TOO_BIG);
 		return answer_error(ctx, passage, &complaint);
 	}
@@ -294,7 +294,7 @@ static __always_inline int translate_icmp(struct __sk_buff *ctx, struct passage 
 		return passage->leaving ? TC_ACT_UNSPEC : echo_answer(ctx, passage);
 	if (!icmp_is_error(packet, type))
 		return TC_ACT_UNSPEC;
-	kind = icmp_translate(ctx, passage);
+	kind = inner_read(ctx, passage) ? icmp_translate(ctx, passage) : FLOW_FREE;
 	if (kind == FLOW_FREE)
 		return complain(ctx, passage);
 	path = flow_path(passage->flow.lock);
@@ -328,7 +328,7 @@ __noinline int translate_unusual(struct __sk_buff *ctx, struct passage *passage)
 
 	if (!passage)
 		return TC_ACT_UNSPEC;
-	what = unusual_read(ctx, &passage->packet, ctx->protocol == bpf_htons(ETH_P_IPV6));
+	what = unusual_read(ctx, &passage->packet, ctx->protocol == bpf_htons(ETH_P_IPV6), false);
 	if (what != UNUSUAL_OTHER && !passage_is_sound(ctx, passage))
 		return TC_ACT_UNSPEC;
 	switch (what) {
@@ -362,12 +362,13 @@ static __always_inline bool skb_parse(struct __sk_buff *ctx, struct packet *pack
 			    (void *)(long)ctx->data_end);
 }
 
-/* Whether an uplink has heard a packet that is addressed to another host. */
+/* Whether an uplink has heard a packet that is addressed to another host, or to all: each of them
+ * would send it on (RFC 1812 §5.3.4). */
 static __always_inline bool is_overheard(struct __sk_buff *ctx, bool leaving)
 {
 	const struct device *device;
 
-	if (leaving || ctx->pkt_type != PACKET_OTHERHOST)
+	if (leaving || ctx->pkt_type == PACKET_HOST)
 		return false;
 	device = device_lookup(ctx->ifindex);
 	return device && device->is_uplink;

@@ -29,6 +29,10 @@
 #define ICMP6_ECHO_REPLY   129
 #define ICMP_BYTES	   8
 
+/* No ICMP error is longer (RFC 1812 §4.3.2.3, RFC 4443 §2.4). */
+#define LONGEST_ERROR  1280
+#define SUMMED_AT_ONCE 64
+
 /* What a packet is that is not plain. */
 enum unusual {
 	UNUSUAL_OTHER,	  /* nothing that is translated */
@@ -97,6 +101,8 @@ static __always_inline bool chain_read_ipv6(struct __sk_buff *ctx, struct packet
 	packet->length = bpf_ntohs(ip.payload_len) + sizeof(ip);
 	address_from_words(&packet->tuple.source, ip.saddr.in6_u.u6_addr32);
 	address_from_words(&packet->tuple.destination, ip.daddr.in6_u.u6_addr32);
+	if (tuple_is_mapped(&packet->tuple))
+		return false;
 	chain->id = *(const __be16 *)&ip.flow_lbl[1];
 	chain->transport = packet->network + sizeof(ip);
 	chain->protocol = ip.nexthdr;
@@ -154,6 +160,19 @@ static __always_inline bool transport_read(struct __sk_buff *ctx, struct packet 
 	return packet->length >= network_bytes(packet) + bytes;
 }
 
+/* Ports of a packet that an error quotes, of which no more may be there. */
+static __always_inline enum unusual quoted_read(struct __sk_buff *ctx, struct packet *packet,
+						const struct chain *chain)
+{
+	__be32 ports;
+
+	if (chain->offset || bpf_skb_load_bytes(ctx, packet->transport, &ports, sizeof(ports)))
+		return UNUSUAL_OTHER;
+	packet->tcp_flags = 0;
+	*(__u32 *)&packet->tuple.source_port = ports;
+	return UNUSUAL_PACKET;
+}
+
 /* The first fragment tells later ones its ports. */
 static __always_inline enum unusual fragment_read(struct __sk_buff *ctx, struct packet *packet,
 						  const struct chain *chain)
@@ -182,8 +201,9 @@ static __always_inline enum unusual fragment_read(struct __sk_buff *ctx, struct 
 	return UNUSUAL_PACKET;
 }
 
-/* Reads a packet that is not plain. Not static, so that the verifier follows it once. */
-__noinline int unusual_read(struct __sk_buff *ctx, struct packet *packet, bool ipv6)
+/* Reads a packet that is not plain, or one that an ICMP error quotes. Not static, so that the
+ * verifier follows it once. */
+__noinline int unusual_read(struct __sk_buff *ctx, struct packet *packet, bool ipv6, bool is_quoted)
 {
 	struct chain chain = {};
 
@@ -207,6 +227,8 @@ __noinline int unusual_read(struct __sk_buff *ctx, struct packet *packet, bool i
 	}
 	if (packet->tuple.protocol == FLOW_NO_PROTOCOL)
 		return UNUSUAL_OTHER;
+	if (is_quoted)
+		return quoted_read(ctx, packet, &chain);
 	if (chain.is_fragment)
 		return fragment_read(ctx, packet, &chain);
 	return transport_read(ctx, packet) ? UNUSUAL_PACKET : UNUSUAL_OTHER;
@@ -307,7 +329,7 @@ __noinline int echo_answer(struct __sk_buff *ctx, struct passage *passage)
 	key.address = packet->tuple.destination;
 	if (!(filter_lookup(&key.address) & FILTER_WILDCARD) || address_is_own(&key.address))
 		return TC_ACT_UNSPEC;
-	if (!network_is_plain(packet) ||
+	if (!network_is_plain(packet) || passage_is_forged(passage) ||
 	    !echo_is_ours(ctx, passage, frontend_kind(wildcard_lookup(&key))))
 		return TC_ACT_UNSPEC;
 	if (!answer_allowed())
@@ -328,25 +350,97 @@ static __always_inline bool icmp_is_error(const struct packet *packet, __u8 type
 	return type == ICMP_UNREACHABLE || type == ICMP_TIME || type == ICMP_PARAMETER;
 }
 
-/* What the sender of a packet in a tunnel is told of an error about that tunnel. */
-static __always_inline void complaint_forward(const struct packet *packet, const __u8 *message,
+/*
+ * What the sender of a packet in a tunnel is told of an error about that tunnel. False: nothing; an
+ * error that says less than every way over IPv6 takes does not count (RFC 8201 §4).
+ */
+static __always_inline bool complaint_forward(const struct packet *packet, const __u8 *message,
 					      struct complaint *complaint)
 {
 	__u32 mtu = bpf_ntohl(*(const __be32 *)(message + 4));
 	__u32 bytes = tunnel_bytes(packet->ipv6);
 
+	complaint->is_quoted = true;
 	if (packet->ipv6 ? message[0] == ICMP6_TOO_BIG :
 			   message[0] == ICMP_UNREACHABLE && message[1] == 4) {
 		mtu = packet->ipv6 ? mtu : (__u16)mtu;
-		complaint->mtu = mtu > bytes ? mtu - bytes : 0;
+		if (packet->ipv6 && mtu < IPV6_LEAST_MTU)
+			return false;
+		complaint->mtu = least_mtu(packet, mtu > bytes ? mtu - bytes : 0);
 		complaint->ipv4 = ICMP_UNREACHABLE | 4 << 8;
 		complaint->ipv6 = ICMP6_TOO_BIG;
 		reason_count(REASON_TOO_BIG);
-		return;
+		return true;
 	}
 	complaint->ipv4 = ICMP_UNREACHABLE | 1 << 8;
 	complaint->ipv6 = ICMP6_UNREACHABLE | 3 << 8;
 	reason_count(REASON_TUNNEL_REFUSED);
+	return true;
+}
+
+/* Whether the checksum of an ICMP message is right: what is made of it will have one that is. Not
+ * static, so that the verifier follows it once. */
+__noinline int icmp_is_summed(struct __sk_buff *ctx, const struct packet *packet)
+{
+	__u32 bytes, sum = 0;
+
+	if (!packet)
+		return false;
+	bytes = transport_bytes(packet);
+	if (packet->ipv6)
+		sum = pseudo_sum_of(&packet->tuple, IPPROTO_ICMPV6, bytes);
+#pragma nounroll
+	for (__u32 i = 0; i < LONGEST_ERROR / SUMMED_AT_ONCE; i = loop_next(i)) {
+		__u32 word[SUMMED_AT_ONCE / 4] = {}, at = i * SUMMED_AT_ONCE, left;
+
+		if (bytes <= at)
+			break;
+		left = bytes - at < SUMMED_AT_ONCE ? bytes - at : SUMMED_AT_ONCE;
+		if (bpf_skb_load_bytes(ctx, packet->transport + at, word, left))
+			return false;
+		sum = bpf_csum_diff(NULL, 0, word, sizeof(word), sum);
+	}
+	return bytes <= LONGEST_ERROR && sum_fold(sum) == 0xffff;
+}
+
+/*
+ * Whether a header that an ICMP error quotes is that of a tunnel of this node: from the address
+ * that the error is for, without options, and whole. Says where the tunnel leads.
+ */
+static __always_inline bool outer_is_ours(struct __sk_buff *ctx, const struct packet *packet,
+					  __u32 offset, struct address *endpoint)
+{
+	struct address source;
+
+	if (packet->ipv6) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(ctx, offset, &ip, sizeof(ip)) || ip.version != 6 ||
+		    ip.nexthdr != IPPROTO_IPV6)
+			return false;
+		address_from_words(&source, ip.saddr.in6_u.u6_addr32);
+		address_from_words(endpoint, ip.daddr.in6_u.u6_addr32);
+	} else {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(ctx, offset, &ip, sizeof(ip)) || ip.version != 4 ||
+		    ip.ihl != 5 || ip.frag_off & bpf_htons(IP_FRAGMENT) ||
+		    ip.protocol != IPPROTO_IPIP)
+			return false;
+		address_from_ipv4(&source, ip.saddr);
+		address_from_ipv4(endpoint, ip.daddr);
+	}
+	return !address_difference(&source, &packet->tuple.destination) &&
+	       filter_lookup(endpoint) & FILTER_ENDPOINT;
+}
+
+/* Whether a packet was put in a tunnel to `endpoint` here; it is of the flow that is noted then. */
+static __always_inline bool is_tunnelled(struct passage *passage, const struct address *endpoint)
+{
+	return flow_lookup(&passage->packet.tuple, &passage->flow) &&
+	       flow_kind(passage->flow.lock) == FLOW_FORWARD &&
+	       flow_path(passage->flow.lock) == FLOW_TUNNEL &&
+	       !address_difference(&passage->flow.backend, endpoint);
 }
 
 /*
@@ -359,83 +453,53 @@ static __always_inline void complaint_forward(const struct packet *packet, const
 __noinline int tunnel_complain(struct __sk_buff *ctx, struct passage *passage,
 			       struct complaint *complaint)
 {
-	struct address *endpoint, *inner;
 	__u8 message[ICMP_BYTES] = {};
+	struct address *endpoint;
 	struct packet *packet;
-	__u32 quote, bytes;
+	__u32 network, end;
 
 	if (!passage || !complaint)
 		return TC_ACT_UNSPEC;
 	packet = &passage->packet;
 	endpoint = &passage->tunnel.endpoint;
-	inner = &passage->wanted.destination;
-	quote = packet->transport + ICMP_BYTES;
-	bytes = tunnel_bytes(packet->ipv6);
+	network = packet->network;
+	end = network + packet->length;
 	if (passage->leaving || !address_is_own(&packet->tuple.destination) ||
-	    skb_byte(ctx, quote + (packet->ipv6 ? offsetof(struct ipv6hdr, nexthdr) :
-						  offsetof(struct iphdr, protocol))) !=
-		    (packet->ipv6 ? IPPROTO_IPV6 : IPPROTO_IPIP) ||
-	    !inner_destination(ctx, packet, quote, endpoint) ||
-	    !inner_destination(ctx, packet, quote + bytes, inner) ||
-	    !(filter_lookup(endpoint) & FILTER_ENDPOINT) || !address_is_served(inner))
+	    !outer_is_ours(ctx, packet, packet->transport + ICMP_BYTES, endpoint) ||
+	    !icmp_is_summed(ctx, packet) ||
+	    bpf_skb_load_bytes(ctx, packet->transport, message, sizeof(message)))
 		return TC_ACT_UNSPEC;
-	if (bpf_skb_load_bytes(ctx, packet->transport, message, sizeof(message)) ||
-	    bpf_skb_adjust_room(ctx, -(__s32)(quote + bytes - packet->network), BPF_ADJ_ROOM_MAC,
-				BPF_F_ADJ_ROOM_FIXED_GSO))
-		return TC_ACT_SHOT;
-	if (unusual_read(ctx, packet, packet->ipv6) != UNUSUAL_PACKET ||
-	    !flow_lookup(&packet->tuple, &passage->flow) ||
-	    flow_kind(passage->flow.lock) != FLOW_FORWARD ||
-	    flow_path(passage->flow.lock) != FLOW_TUNNEL ||
-	    address_difference(&passage->flow.backend, endpoint))
-		return TC_ACT_SHOT;
-	complaint_forward(packet, message, complaint);
-	return TC_ACT_OK;
+	packet->network = packet->transport + ICMP_BYTES + tunnel_bytes(packet->ipv6);
+	if (unusual_read(ctx, packet, packet->ipv6, true) != UNUSUAL_PACKET ||
+	    packet->transport + QUOTED_BYTES > end || !is_tunnelled(passage, endpoint) ||
+	    !complaint_forward(packet, message, complaint))
+		return TC_ACT_UNSPEC;
+	network = packet->network - network; /* all before the packet in the tunnel */
+	packet->network -= network;
+	packet->transport -= network;
+	return bpf_skb_change_tail(ctx, end, 0) ||
+			       bpf_skb_adjust_room(ctx, -(__s32)network, BPF_ADJ_ROOM_MAC,
+						   BPF_F_ADJ_ROOM_FIXED_GSO) ?
+		       TC_ACT_SHOT :
+		       TC_ACT_OK;
 }
 
-/* The packet that an error quotes: its addresses and ports are all that is needed, and there. */
-static __always_inline bool inner_read(struct __sk_buff *ctx, const struct packet *packet,
-				       struct packet *inner)
+/* Reads the packet that an error quotes, as far as it must be there. False: it cannot be read, or
+ * its sender is not who the error is for. Not static, so that the verifier follows it once, and so
+ * that its stack is free again for icmp_translate(). */
+__noinline int inner_read(struct __sk_buff *ctx, struct passage *passage)
 {
-	__be32 ports;
+	const struct packet *packet;
+	struct packet *inner;
 
-	inner->network = packet->transport + ICMP_BYTES;
-	if (packet->ipv6) {
-		struct ipv6hdr ip;
-
-		if (bpf_skb_load_bytes(ctx, inner->network, &ip, sizeof(ip)) || ip.version != 6)
-			return false;
-		address_from_words(&inner->tuple.source, ip.saddr.in6_u.u6_addr32);
-		address_from_words(&inner->tuple.destination, ip.daddr.in6_u.u6_addr32);
-		inner->transport = inner->network + sizeof(ip);
-		if (ip.nexthdr == NEXT_FRAGMENT) { /* the first: others have no ports */
-			__u8 next[8];
-
-			if (bpf_skb_load_bytes(ctx, inner->transport, next, sizeof(next)) ||
-			    next[2] || next[3] >> 3)
-				return false;
-			ip.nexthdr = next[0];
-			inner->transport += sizeof(next);
-		}
-		inner->tuple.protocol = protocol_from_ip(ip.nexthdr);
-	} else {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes(ctx, inner->network, &ip, sizeof(ip)) || ip.version != 4 ||
-		    ip.ihl < 5 || ip.frag_off & bpf_htons(0x1fff))
-			return false;
-		address_from_ipv4(&inner->tuple.source, ip.saddr);
-		address_from_ipv4(&inner->tuple.destination, ip.daddr);
-		inner->tuple.protocol = protocol_from_ip(ip.protocol);
-		inner->transport = inner->network + ip.ihl * 4;
-	}
-	if (inner->tuple.protocol == FLOW_NO_PROTOCOL ||
-	    inner->transport + UDP_BYTES > packet->network + packet->length ||
-	    bpf_skb_load_bytes(ctx, inner->transport, &ports, sizeof(ports)))
+	if (!passage)
 		return false;
-	*(__u32 *)&inner->tuple.source_port = ports;
-	inner->ipv6 = packet->ipv6;
-	return true;
+	packet = &passage->packet;
+	inner = &passage->inner;
+	inner->network = packet->transport + ICMP_BYTES;
+	return unusual_read(ctx, inner, packet->ipv6, true) == UNUSUAL_PACKET &&
+	       inner->transport + QUOTED_BYTES <= packet->network + packet->length &&
+	       !address_difference(&inner->tuple.source, &packet->tuple.destination);
 }
 
 /* What a changed inner packet changes the sum of an ICMP message by, and its own UDP checksum. */
@@ -475,15 +539,15 @@ static __always_inline __u64 inner_rewrite(struct __sk_buff *ctx, const struct p
 }
 
 /*
- * Translates an ICMP error, whose packet is struct packet, to what its receiver knows: the packet
- * that it quotes was a translated one, of the flow that packets the other way meet. Returns that
- * flow's kind and path in passage->flow, and where the error goes in passage->wanted; FLOW_FREE: it
- * is no flow's. Not static, so that the verifier follows it once.
+ * Translates an ICMP error, of which inner_read() has read all, to what its receiver knows: the
+ * packet that it quotes was a translated one, of the flow that packets the other way meet. Returns
+ * that flow's kind and path in passage->flow, and where the error goes in passage->wanted;
+ * FLOW_FREE: it is no flow's. Not static, so that the verifier follows it once.
  */
 __noinline int icmp_translate(struct __sk_buff *ctx, struct passage *passage)
 {
 	const struct node *node = node_get();
-	struct packet inner = {};
+	const struct packet *inner;
 	struct packet *packet;
 	struct tuple known;
 	__u64 sum, outer;
@@ -492,9 +556,8 @@ __noinline int icmp_translate(struct __sk_buff *ctx, struct passage *passage)
 	if (!passage || !node)
 		return FLOW_FREE;
 	packet = &passage->packet;
-	if (!inner_read(ctx, packet, &inner))
-		return FLOW_FREE;
-	tuple_turn(&inner.tuple, &known);
+	inner = &passage->inner;
+	tuple_turn(&inner->tuple, &known);
 	if (!flow_lookup(&known, &passage->flow))
 		return FLOW_FREE;
 	kind = flow_kind(passage->flow.lock);
@@ -517,7 +580,7 @@ __noinline int icmp_translate(struct __sk_buff *ctx, struct passage *passage)
 		known.source = passage->flow.backend;
 		known.destination = *flow_source_address(&passage->flow, passage->flow.lock, node);
 	}
-	sum = inner_rewrite(ctx, &inner, &known);
+	sum = inner_rewrite(ctx, inner, &known);
 	bpf_l4_csum_replace(ctx, packet->transport + 2, 0, sum_fold32(sum), 0);
 	passage->wanted.source_port = packet->tuple.source_port;
 	passage->wanted.destination_port = packet->tuple.destination_port;

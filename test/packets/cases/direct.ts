@@ -5,6 +5,7 @@ import { ENDPOINT_PORT, LOCAL_PORT, NODE_PORT, PORT } from "../services.ts";
 import {
   everyTransport,
   KEPT,
+  LONG_PAYLOAD,
   TRANSPORTS,
   type Transport,
   tcp,
@@ -18,6 +19,11 @@ import { throughNode, throughStack } from "./ways.ts";
 const DSR = { forwarding: 1 };
 const HYBRID = { forwarding: 2 };
 const OTHER_PORT = 8443;
+const NETWORK_BYTES = { 4: 20, 6: 40 } as const;
+/** No error quotes more, itself being of 576 or 1280 bytes. */
+const MOST_QUOTED = { 4: 576 - 28, 6: 1280 - 48 } as const;
+/** What clients hear of a tunnel that found no way. */
+const NO_HOST = { 4: "ICMP(type=3,code=1)", 6: "ICMPv6DestUnreach(code=3)" } as const;
 
 /** The tunnel's header; the endpoint's port stands in it. */
 function outer(
@@ -105,6 +111,7 @@ const COMPLAINTS = {
   ],
   6: [
     { error: "ICMPv6PacketTooBig(mtu=1400)", told: "ICMPv6PacketTooBig(mtu=1360)" },
+    { error: "ICMPv6PacketTooBig(mtu=1319)", told: "ICMPv6PacketTooBig(mtu=1280)" },
     { error: "ICMPv6DestUnreach(code=3)", told: "ICMPv6DestUnreach(code=3)" },
     { error: "ICMPv6ParamProblem(code=1,ptr=6)", told: "ICMPv6DestUnreach(code=3)" },
     { error: "ICMPv6TimeExceeded(code=0)", told: "ICMPv6DestUnreach(code=3)" },
@@ -116,7 +123,7 @@ function aboutTunnel(words: Words, transport: Transport, index: number): Step {
   const { at, ip, answer, family } = words;
   const { error, told } = COMPLAINTS[family][index]!;
   const inner = `${ip(at.client, at.vip, { ttl: 63 })}/${TRANSPORTS[transport](KEPT, PORT)}`;
-  const bytes = (family === 4 ? 20 : 40) + (transport === "TCP" ? 20 : 8);
+  const bytes = NETWORK_BYTES[family] + (transport === "TCP" ? 20 : 8);
   return {
     hook: "ingress",
     packet: `${ip(at.router, at.node)}/${error}/${outer(words, [at.node, at.remote])}/${inner}`,
@@ -126,23 +133,146 @@ function aboutTunnel(words: Words, transport: Transport, index: number): Step {
   };
 }
 
+/** An error that quotes no more of a tunnelled packet than it must. */
+function aboutStart(words: Words, transport: Transport): Step {
+  const { at, ip, answer, error, family } = words;
+  const inner = `${ip(at.client, at.vip, { ttl: 63 })}/${TRANSPORTS[transport](KEPT, PORT)}`;
+  const tunnel = `${outer(words, [at.node, at.remote])}/${inner}`;
+  const bytes = NETWORK_BYTES[family] + 8;
+  const start = `Raw(bytes(${tunnel})[:${NETWORK_BYTES[family] + bytes}])`;
+  return {
+    hook: "ingress",
+    packet: `${ip(at.router, at.node)}/${error("time")}/${start}`,
+    verdict: "sent",
+    becomes: `${answer(at.vip, at.client)}/${NO_HOST[family]}/Raw(bytes(${inner})[:${bytes}])`,
+    reason: "tunnel_refused",
+  };
+}
+
+/** An error that quotes as much of a tunnelled packet as may be, and it with one byte wrong. */
+function aboutMost(words: Words): Step[] {
+  const { at, ip, answer, error, family } = words;
+  const transport = `UDP(sport=${KEPT},dport=${PORT})/(b"0123456789abcdef"*88)`;
+  const inner = `${ip(at.client, at.vip, { ttl: 63 })}/${transport}`;
+  const quoted = `bytes(${outer(words, [at.node, at.remote])}/${inner})`;
+  const most = MOST_QUOTED[family];
+  const report = (rest: string) => `${ip(at.router, at.node)}/${rest}`;
+  const sound = report(`${error("tooBig", 1500)}/Raw(${quoted}[:${most}])`);
+  const told = error("tooBig", 1500 - NETWORK_BYTES[family]);
+  return [
+    {
+      hook: "ingress",
+      packet: sound,
+      verdict: "sent",
+      becomes: [
+        answer(at.vip, at.client),
+        `${told}/Raw(bytes(${inner})[:${NETWORK_BYTES[family] + 8}])`,
+      ].join("/"),
+      reason: "too_big",
+    },
+    {
+      hook: "ingress",
+      packet: `${family === 4 ? "IP" : "IPv6"}(bytes(${sound})[:-1]+b"!")`,
+      verdict: "next",
+    },
+  ];
+}
+
+/** An error that quotes a checksum as it stands where a device is to complete it. */
+function aboutPartial(words: Words): Step {
+  const { at, ip, answer, error, family } = words;
+  const head = ip(at.client, at.vip, { ttl: 63 });
+  const sum = `checksum(bytes(in${family}_pseudoheader(17,${head},23)))`;
+  const about = `${head}/${udp(KEPT, PORT).replace(")", `,chksum=65535^${sum})`)}`;
+  const quoted = `Raw(bytes(${about})[:${NETWORK_BYTES[family] + 8}])`;
+  const tunnel = outer(words, [at.node, at.remote]);
+  return {
+    hook: "ingress",
+    packet: `${ip(at.router, at.node)}/${error("time")}/${tunnel}/${about}`,
+    verdict: "sent",
+    becomes: `${answer(at.vip, at.client)}/${NO_HOST[family]}/${quoted}`,
+    reason: "tunnel_refused",
+  };
+}
+
 /** Errors about tunnels that are not this node's, or whose packets it has not sent. */
 function aboutOthers(words: Words): Step[] {
-  const { at, ip, error } = words;
-  const quoted = (source: string, to: string, port: number) =>
-    `${outer(words, [source, at.remote])}/${ip(at.client, to, { ttl: 63 })}/${udp(KEPT, port)}`;
+  const { at, ip, error, optional, family } = words;
+  const inside = (to: string, port: number) =>
+    `${ip(at.client, to, { ttl: 63 })}/${udp(KEPT, port)}`;
+  const tunnel = outer(words, [at.node, at.remote]);
+  const ours = inside(at.vip, PORT);
   const report = (about: string) => `${ip(at.router, at.node)}/${error("time")}/${about}`;
+  const quoted = [
+    `${tunnel}/${inside(at.stranger, PORT)}`,
+    `${tunnel}/${inside(filterTwin(at.vip), PORT)}`,
+    `${tunnel}/${inside(at.vip, PORT + 1)}`,
+    `${outer(words, [at.nodeB, at.remote])}/${ours}`,
+    `${outer(words, [at.node, at.second])}/${ours}`,
+    `${optional(at.node, at.remote)}/${ours}`,
+    `${tunnel}/${tunnel}/${ours}`,
+    ...(family === 4 ? [`${tunnel.replace('"DF"', '"MF"')}/${ours}`] : []),
+  ];
   return [
     intoTunnel(words, "UDP", "ingress"),
-    { hook: "ingress", packet: report(quoted(at.node, at.stranger, PORT)), verdict: "next" },
-    { hook: "ingress", packet: report(quoted(at.node, filterTwin(at.vip), PORT)), verdict: "next" },
-    { hook: "ingress", packet: report(quoted(at.node, at.vip, PORT + 1)), verdict: "dropped" },
+    ...quoted.map((about): Step => ({ hook: "ingress", packet: report(about), verdict: "next" })),
+  ];
+}
+
+/** Errors that say nothing, or something wrong, of a tunnel of this node. */
+function aboutNothing(words: Words): Step[] {
+  const { at, ip, error, family } = words;
+  const inside = `${ip(at.client, at.vip, { ttl: 63 })}/${udp(KEPT, PORT)}`;
+  const about = `${outer(words, [at.node, at.remote])}/${inside}`;
+  const from = ip(at.router, at.node);
+  const bytes = `bytes(${about})`;
+  const ends = [8, NETWORK_BYTES[family], 2 * NETWORK_BYTES[family], 2 * NETWORK_BYTES[family] + 7];
+  const sum = family === 4 ? "chksum=7" : "cksum=7";
+  const packets = [
+    `${from}/${error("time").replace(/\)$/, `,${sum})`).replace("(,", "(")}/${about}`,
+    ...ends.flatMap((end) => [
+      `${from}/${error("time")}/Raw(${bytes}[:${end}])`,
+      `${from}/${error("time")}/Raw(${bytes}[:${end}])/Padding(${bytes}[${end}:])`,
+    ]),
+    ...(family === 6 ? [`${from}/${error("tooBig", 1279)}/${about}`] : []),
+  ];
+  return [
+    intoTunnel(words, "UDP", "ingress"),
+    ...packets.map((packet): Step => ({ hook: "ingress", packet, verdict: "next" })),
+  ];
+}
+
+/** An error that quotes a first fragment with other ports, and a later one of the true datagram. */
+function forgedFragment(words: Words): Step[] {
+  const { at, ip, error, fragment } = words;
+  const datagram = (port: number, ttl: number) => ({
+    id: 77,
+    head: ip(at.client, at.vip, { ttl }),
+    transport: TRANSPORTS.UDP(KEPT, port, LONG_PAYLOAD),
+  });
+  const tunnel = outer(words, [at.node, at.remote]);
+  const report = `${ip(at.router, at.node)}/${error("time")}/${tunnel}`;
+  const goes = (index: number): Step => ({
+    hook: "ingress",
+    packet: fragment(index, datagram(PORT, 64)),
+    verdict: "sent",
+    becomes: `${tunnel}/${fragment(index, datagram(PORT, 63))}`,
+    isTunnelled: true,
+  });
+  return [
+    goes(0),
+    {
+      hook: "ingress",
+      packet: `${report}/${fragment(0, datagram(LOCAL_PORT, 63))}`,
+      verdict: "next",
+    },
+    goes(1),
   ];
 }
 
 /** An error about a reply that a client got from the endpoint's node. */
 function errorAboutReply({ at, ip, error, family }: Words, transport: Transport, port: number) {
-  const bytes = (family === 4 ? 20 : 40) + 8;
+  const bytes = NETWORK_BYTES[family] + 8;
   const reply = (from: string, sport: number) =>
     `${ip(from, at.client, { ttl: 60 })}/${TRANSPORTS[transport](sport, KEPT)}`;
   const about = (from: string, sport: number) =>
@@ -175,6 +305,7 @@ export const DIRECT: readonly Case[] = [
       steps: (words) => [
         intoTunnel(words, transport, "ingress"),
         ...COMPLAINTS[words.family].map((_, index) => aboutTunnel(words, transport, index)),
+        aboutStart(words, transport),
       ],
     },
     {
@@ -259,8 +390,29 @@ export const DIRECT: readonly Case[] = [
     steps: strange,
   },
   {
-    title: "errors about tunnels of others are left alone, of an unknown connection's dropped",
+    title: "errors about tunnels of others, or of unknown connections, are left alone",
     rodata: DSR,
     steps: aboutOthers,
+  },
+  {
+    title: "errors about a tunnel that are broken, or quote too little, are left alone",
+    rodata: DSR,
+    steps: aboutNothing,
+  },
+  {
+    title: "an error about a tunnel that quotes a partial checksum has a right one itself",
+    rodata: DSR,
+    steps: (words) => [intoTunnel(words, "UDP", "ingress"), aboutPartial(words)],
+  },
+  {
+    title:
+      "an error about a tunnel may quote as much as errors ever do, all of it as it was summed",
+    rodata: DSR,
+    steps: (words) => [intoTunnel(words, "UDP", "ingress"), ...aboutMost(words)],
+  },
+  {
+    title: "what an error quotes of a fragment tells later fragments nothing",
+    rodata: DSR,
+    steps: forgedFragment,
   },
 ];

@@ -224,9 +224,9 @@ const quoted: Case[] = [
     },
   },
   {
-    title: "IP options may stand before an error and in the packet that it quotes",
-    families: [4],
-    steps: ({ at, optional, error }) => {
+    title: "options may stand before an error and in the packet that it quotes",
+    steps: ({ at, optional, error, family }) => {
+      const bytes = family === 4 ? 24 : 48;
       const own = (ttl: number) => `${optional(at.client, at.vip, { ttl })}/${udp(KEPT, PORT)}`;
       const sent = (ttl: number) =>
         `${optional(at.node, at.remote, { ttl })}/${udp(KEPT, ENDPOINT_PORT)}`;
@@ -234,11 +234,11 @@ const quoted: Case[] = [
         { hook: "ingress", packet: own(64), verdict: "sent", becomes: sent(63) },
         {
           hook: "ingress",
-          packet: `${optional(at.router, at.node)}/${error("time")}/${quote(sent(1), 24)}`,
+          packet: `${optional(at.router, at.node)}/${error("time")}/${quote(sent(1), bytes)}`,
           verdict: "sent",
           becomes: [
             optional(at.router, at.client, { ttl: 63 }),
-            `${error("time")}/${quote(own(1), 24)}`,
+            `${error("time")}/${quote(own(1), bytes)}`,
           ].join("/"),
         },
       ];
@@ -263,6 +263,25 @@ const quoted: Case[] = [
             },
           ],
         ),
+      ];
+    },
+  },
+  {
+    title: "an error for somebody else than it is about passes, be it about a known connection",
+    steps: (words) => {
+      const { at, ip, error } = words;
+      const request = `${ip(at.node, at.remote)}/${udp(KEPT, ENDPOINT_PORT)}`;
+      const reply = `${ip(at.vip, at.client)}/${udp(PORT, KEPT)}`;
+      return [
+        throughNode(words, "UDP")[0]!,
+        ...[
+          { to: at.stranger, about: request },
+          { to: at.vip, about: request },
+          { to: at.node, about: reply },
+        ].map(({ to, about }): Step => {
+          const packet = `${ip(at.router, to)}/${error("time")}/${about}`;
+          return { hook: "ingress", packet, verdict: "next" };
+        }),
       ];
     },
   },

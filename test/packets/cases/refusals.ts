@@ -58,6 +58,19 @@ const refused: Case[] = [
         })),
       ),
   },
+  {
+    title: "no endpoint anywhere: a TCP header that says more or less than there is gets no answer",
+    steps: ({ at, ip }) =>
+      [4, 6, 15].map((words) => ({
+        hook: "ingress",
+        packet: [
+          ip(at.client, at.vip),
+          `TCP(sport=${KEPT},dport=${EMPTY_PORT},flags="S",dataofs=${words})`,
+        ].join("/"),
+        verdict: "dropped",
+        reason: "refused",
+      })),
+  },
   ...(["UDP", "SCTP"] as const).map((transport) => ({
     title: `no endpoint anywhere: a sender of ${transport} is told that the port is unreachable`,
     steps: ({ at, ip, answer, error }: Words): Step[] => {

@@ -10,7 +10,16 @@ import {
   NODE_PORT,
   PORT,
 } from "../services.ts";
-import { everyTransport, KEPT, TRANSPORTS, tcp, udp, type Words } from "../words.ts";
+import {
+  everyTransport,
+  KEPT,
+  PAYLOAD,
+  TRANSPORTS,
+  tcp,
+  udp,
+  type Words,
+  wordsOf,
+} from "../words.ts";
 import type { Case, Step } from "./cases.ts";
 import { throughNode } from "./ways.ts";
 
@@ -77,6 +86,47 @@ const others: Case[] = [
 ];
 
 const broken: Case[] = [
+  {
+    title: "a frame for everybody with a packet for one passes: each node would send it on",
+    steps: (words) => {
+      const { at, ip } = words;
+      const unknown = `${ip(at.client, at.vip)}/${tcp(KEPT + 1, PORT)}`;
+      const [request] = throughNode(words, "TCP");
+      const toAll = (packet: string): Step[] =>
+        ["ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:09"].flatMap((addressee) =>
+          everywhere(packet, inward).map((step) => ({ ...step, addressee })),
+        );
+      return [...toAll(unknown), request!, ...toAll(request!.packet)];
+    },
+  },
+  {
+    title: "IPv4 addresses in an IPv6 header are nobody's, also of a known connection",
+    families: [6],
+    steps: () => {
+      const [v4, v6] = [wordsOf(4), wordsOf(6)];
+      const mapped = (address: string) => `::ffff:${address}`;
+      const packets = [
+        [mapped(v4.at.client), mapped(v4.at.vip)],
+        [v6.at.client, mapped(v4.at.vip)],
+        [mapped(v4.at.client), v6.at.vip],
+      ].flatMap(([from, to]) =>
+        ["ip", "optional"].map(
+          (head) => `${v6[head as "ip" | "optional"](from!, to!)}/${tcp(KEPT, PORT)}`,
+        ),
+      );
+      return [
+        ...packets.flatMap((packet) => everywhere(packet)),
+        {
+          hook: "ingress",
+          packet: `${v4.ip(v4.at.client, v4.at.vip)}/${tcp(KEPT, PORT)}`,
+          verdict: "sent",
+          becomes: `${v4.ip(v4.at.node, v4.at.remote, { ttl: 63 })}/${tcp(KEPT, ENDPOINT_PORT)}`,
+        },
+        ...everywhere(packets[0]!),
+        ...everywhere(packets[1]!),
+      ];
+    },
+  },
   {
     title: "what is broken passes untouched, for the stack to drop",
     steps: ({ at, ip, family }) => {
@@ -147,12 +197,13 @@ const nowhere: Case[] = [
   },
   {
     title: "whoever claims to be nobody, many, or this node itself is left to the stack to drop",
-    steps: ({ at, ip, family }: Words) => {
+    steps: ({ at, ip, icmp, family }: Words) => {
       const nobody = family === 4 ? ["0.0.0.0", "255.255.255.255"] : ["::"];
       return [...nobody, at.loopback, at.multicast, at.node].flatMap((source) => [
         ...everywhere(`${ip(source, at.vip)}/${udp(KEPT, PORT)}`, inward),
         ...everywhere(`${ip(source, at.vip)}/${udp(KEPT, LOCAL_PORT)}`, inward),
         ...everywhere(`${ip(source, at.node)}/${udp(ENDPOINT_PORT, NODE_PORT)}`, inward),
+        ...everywhere(`${ip(source, at.vip)}/${icmp.echo}/${PAYLOAD}`, inward),
       ]);
     },
   },

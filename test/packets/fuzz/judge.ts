@@ -7,6 +7,7 @@ import { type Decision, decide, type Serving } from "../../../control/model/deci
 import type { Protocol } from "../../../control/model/rows.ts";
 import type { Arrival, Run } from "../bed.ts";
 import type { Known } from "./known.ts";
+import { latin, SOURCES } from "./make.ts";
 import {
   addBytes,
   FAULT,
@@ -23,6 +24,7 @@ import {
   turn,
   UDP,
 } from "./read.ts";
+import { isTold, type Report, reportOf, whatIsWrong } from "./told.ts";
 
 const PROTOCOL_NAMES: Readonly<Record<number, Protocol>> = {
   [TCP]: "TCP",
@@ -39,7 +41,8 @@ export type Fate =
   | "reply"
   | "error"
   | "fragment"
-  | "tunnel";
+  | "tunnel"
+  | "told";
 
 export type Judgement = { fate: Fate } | { fault: string };
 
@@ -109,6 +112,20 @@ export class Judge {
     this.#own = parts.own;
   }
 
+  /** What became of an error about `packet`, which has just left in a tunnel, or about another. */
+  judgeReport(frame: Uint8Array, run: Run, arrival: Arrival, packet: Tuple): Judgement {
+    const judgement = this.judge(frame, run, arrival);
+    if ("fault" in judgement || judgement.fate === "told") return judgement;
+    const report = reportOf(readFrame(frame));
+    if (!report?.packet || keyOf(report.packet) !== keyOf(packet)) return judgement;
+    if (!this.#isOfTunnel(report) || isTold(frame, report) !== "must") return judgement;
+    // To others than those no way need lead; none leads to a Service's own address.
+    const { source, family } = report.packet;
+    const isThere = SOURCES[family].some((bytes) => latin(bytes) === source);
+    const isNobody = !isThere || this.#oracle.isServed(source);
+    return isNobody ? judgement : { fault: `nobody was told: it was ${judgement.fate}` };
+  }
+
   judge(frame: Uint8Array, { verdict, frame: out }: Run, arrival: Arrival): Judgement {
     const options = { isSegmented: arrival.gsoSize !== undefined };
     const before = readFrame(frame, options);
@@ -121,6 +138,8 @@ export class Judge {
     if (!before) return { fault: "what is no IP packet was changed or sent" };
     const after = readFrame(out, options);
     if (!after) return { fault: "it became no IP packet" };
+    const report = reportOf(before);
+    if (report) return this.#judgeTold({ frame, before, out, after, arrival }, report);
     const isOpened = before.inner !== undefined && isTunnel(before) && !isTunnel(after);
     const broken = after.faults & ~(isOpened ? before.inner!.faults : before.faults);
     if (broken) return { fault: `it left with ${faultNames(broken)}` };
@@ -133,6 +152,8 @@ export class Judge {
     if (!packet) return { fault: "what is no IP packet was dropped" };
     this.#known.try(packet);
     const { inner } = packet;
+    const report = reportOf(packet);
+    if (report && this.#mayBeOfTunnel(report)) return { fate: "dropped" };
     const asked = packet.isLater ? [packet, ...this.#known.datagrams(packet)] : [packet];
     const isOurs =
       this.#oracle.isServed(packet.destination) ||
@@ -141,6 +162,30 @@ export class Judge {
       (inner !== undefined &&
         (this.#isTranslated(turn(inner)) || this.#oracle.isServed(inner.destination)));
     return isOurs ? { fate: "dropped" } : { fault: "what is not ours was dropped" };
+  }
+
+  /** Whether an error is about what this node has put in a tunnel to where that one led. */
+  #isOfTunnel({ outer, packet }: Report): boolean {
+    if (!packet || !this.#own.has(outer.source)) return false;
+    return this.#known.hasTunnel(packet, outer.destination);
+  }
+
+  /** The same, of a connection that may have begun with a packet that was dropped or answered. */
+  #mayBeOfTunnel(report: Report): boolean {
+    const { outer, packet } = report;
+    if (this.#isOfTunnel(report)) return true;
+    if (!packet || !this.#known.hasTried(packet)) return false;
+    const decision = this.#oracle.decide(packet);
+    if (decision.outcome !== "endpoints") return false;
+    const to = textOf(outer.destination);
+    return decision.endpoints.some(({ address }) => address === to);
+  }
+
+  #judgeTold({ frame, out, after, arrival }: Change, report: Report): Judgement {
+    if (arrival.hook !== "ingress") return { fault: "an error about a tunnel was changed" };
+    if (!this.#mayBeOfTunnel(report)) return { fault: "an error about others' tunnel was changed" };
+    const fault = whatIsWrong({ frame, report }, { out, after });
+    return fault ? { fault } : { fate: "told" };
   }
 
   #isTranslated(tuple: Tuple): boolean {
@@ -227,6 +272,8 @@ export class Judge {
   /** An error is about a packet that somebody got; its receiver must know it as its own. */
   #judgeError({ before, after }: Change): Judgement {
     const got = turn(before.inner!);
+    if (before.destination !== got.destination)
+      return { fault: "an error was changed that is about another's packet" };
     const becomes = turn(after.inner!);
     if (!this.#isRequest(got, becomes) && !this.#isReply(got, becomes))
       return { fault: "an error is about a packet that its receiver has not sent" };
@@ -282,7 +329,9 @@ export class Judge {
     if (!endpoints.some(({ address }) => address === to))
       return { fault: "a tunnel leads to what is no endpoint of its Service" };
     if (keyOf(inner!) !== keyOf(before)) return { fault: "a tunnel holds another packet" };
-    return this.#own.has(after.source) ? { fate: "tunnel" } : { fault: "a tunnel from a stranger" };
+    if (!this.#own.has(after.source)) return { fault: "a tunnel from a stranger" };
+    if (!before.isLater) this.#known.addTunnel(inner!, after.destination);
+    return { fate: "tunnel" };
   }
 }
 

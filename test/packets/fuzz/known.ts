@@ -18,6 +18,8 @@ export class Known {
   readonly #byReply = new Map<string, Connection>();
   /** What first fragments have said of their datagrams' ports. */
   readonly #datagrams = new Map<string, Map<string, Tuple>>();
+  /** Where packets went in tunnels: the endpoints, by what was in them. */
+  readonly #tunnels = new Map<string, Set<string>>();
   /** What was asked and came to nothing that is seen: a connection may have begun. */
   readonly #tried = new Set<string>();
   readonly #recent: Connection[] = [];
@@ -33,6 +35,19 @@ export class Known {
     this.#byRequest.set(keyOf(request), connection);
     this.#byReply.set(keyOf(turn(sent)), connection);
     this.#recent[this.#next++ % RECENT] = connection;
+  }
+
+  /** A packet was seen to be put in a tunnel to an endpoint. */
+  addTunnel(packet: Tuple, endpoint: string): void {
+    const key = keyOf(packet);
+    const endpoints = this.#tunnels.get(key);
+    if (endpoints) endpoints.add(endpoint);
+    else this.#tunnels.set(key, new Set([endpoint]));
+  }
+
+  /** Whether packets of this tuple were put in tunnels to an endpoint. */
+  hasTunnel(packet: Tuple, endpoint: string): boolean {
+    return this.#tunnels.get(keyOf(packet))?.has(endpoint) ?? false;
   }
 
   /** A packet was dropped or answered, or has no ports: what it asked may have begun. */

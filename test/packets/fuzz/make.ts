@@ -132,7 +132,8 @@ export function packetBytes(address: string, family: Family): Uint8Array {
   return addressBytes(address).subarray(family === 4 ? 12 : 0);
 }
 
-const SOURCES: Readonly<Record<Family, readonly Uint8Array[]>> = {
+/** Addresses that packets come from. */
+export const SOURCES: Readonly<Record<Family, readonly Uint8Array[]>> = {
   4: sources(4),
   6: sources(6),
 };
@@ -176,6 +177,8 @@ const ARRIVALS: readonly { hook: HookName; device: "eth0" | "pod-a1" }[] = [
 export interface Made {
   frame: Uint8Array;
   arrival: Arrival & { device: "eth0" | "pod-a1" };
+  /** What has just left in a tunnel, of an error about that. */
+  about?: Tuple;
 }
 
 export class Maker {
@@ -255,7 +258,8 @@ export class Maker {
     const frame = makePlain(family, tuple, random);
     if (!isError) return frame;
     const reporter = random.chance(0.5) ? tuple.source : latin(random.of(SOURCES[family]));
-    return makeError({ family, reporter, about: turn(tuple), to: tuple.destination }, random);
+    const to = random.chance(0.9) ? tuple.destination : latin(random.of(SOURCES[family]));
+    return makeError({ family, reporter, about: turn(tuple), to }, random);
   }
 
   #damage(original: Uint8Array): Uint8Array {
@@ -280,7 +284,8 @@ export class Maker {
   }
 }
 
-function latin(bytes: Uint8Array): string {
+/** Bytes as a string of as many characters. */
+export function latin(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString("latin1");
 }
 

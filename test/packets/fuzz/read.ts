@@ -241,13 +241,13 @@ function isSummed(frame: Uint8Array, packet: PacketRead): boolean {
   return fold(addBytes(pseudo, frame, transport, end)) === 0xffff;
 }
 
-/** True for the types that tell of another packet. */
 /** Whether another packet of the same family is all that a packet holds. */
 export function isTunnel({ family, protocol }: PacketRead): boolean {
   return protocol === (family === 4 ? IPV4_IN_IP : IPV6_IN_IP);
 }
 
-function isError({ family, type }: PacketRead): boolean {
+/** True for the types that tell of another packet. */
+export function isError({ family, type }: PacketRead): boolean {
   return family === 4 ? type === 3 || type === 11 || type === 12 : type >= 1 && type <= 4;
 }
 
@@ -270,16 +270,25 @@ function readPacket(
   return packet;
 }
 
-/** A packet that is quoted: as much of it as is there, and its own header's checksum. */
+/** A packet of which the end may be missing: as much of it as is there. */
+function readStart(
+  frame: Uint8Array,
+  { family, network }: { family: 4 | 6; network: number },
+): PacketRead | undefined {
+  const packet = readPacket(frame, { family, network });
+  if (!packet || packet.transport === 0 || packet.transport + 4 > frame.length) return packet;
+  if (isTunnel(packet)) packet.inner = readStart(frame, { family, network: packet.transport });
+  packet.sourcePort = word(frame, packet.transport);
+  packet.destinationPort = word(frame, packet.transport + 2);
+  return packet;
+}
+
+/** A packet that is quoted, and its own header's checksum. */
 function readQuoted(frame: Uint8Array, outer: PacketRead): void {
   const { family, transport } = outer;
-  const quoted = readPacket(frame, { family, network: transport + ICMP_BYTES });
+  const quoted = readStart(frame, { family, network: transport + ICMP_BYTES });
   if (!quoted) return;
   if (quoted.faults & FAULT.ipHeaderSum) outer.faults |= FAULT.quotedHeaderSum;
-  if (quoted.transport > 0 && quoted.transport + 4 <= frame.length) {
-    quoted.sourcePort = word(frame, quoted.transport);
-    quoted.destinationPort = word(frame, quoted.transport + 2);
-  }
   outer.inner = quoted;
 }
 
