@@ -329,7 +329,8 @@ __noinline int echo_answer(struct __sk_buff *ctx, struct passage *passage)
 	key.address = packet->tuple.destination;
 	if (!(filter_lookup(&key.address) & FILTER_WILDCARD) || address_is_own(&key.address))
 		return TC_ACT_UNSPEC;
-	if (!network_is_plain(packet) || passage_is_forged(passage) ||
+	/* From the node's own it may be a pod's, masqueraded, that a router has sent back here. */
+	if (!network_is_plain(packet) || address_is_martian(&packet->tuple.source) ||
 	    !echo_is_ours(ctx, passage, frontend_kind(wildcard_lookup(&key))))
 		return TC_ACT_UNSPEC;
 	if (!answer_allowed())

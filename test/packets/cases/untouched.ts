@@ -199,12 +199,17 @@ const nowhere: Case[] = [
     title: "whoever claims to be nobody, many, or this node itself is left to the stack to drop",
     steps: ({ at, ip, icmp, family }: Words) => {
       const nobody = family === 4 ? ["0.0.0.0", "255.255.255.255"] : ["::"];
-      return [...nobody, at.loopback, at.multicast, at.node].flatMap((source) => [
-        ...everywhere(`${ip(source, at.vip)}/${udp(KEPT, PORT)}`, inward),
-        ...everywhere(`${ip(source, at.vip)}/${udp(KEPT, LOCAL_PORT)}`, inward),
-        ...everywhere(`${ip(source, at.node)}/${udp(ENDPOINT_PORT, NODE_PORT)}`, inward),
-        ...everywhere(`${ip(source, at.vip)}/${icmp.echo}/${PAYLOAD}`, inward),
-      ]);
+      const martians = [...nobody, at.loopback, at.multicast];
+      return [
+        ...[...martians, at.node].flatMap((source) => [
+          ...everywhere(`${ip(source, at.vip)}/${udp(KEPT, PORT)}`, inward),
+          ...everywhere(`${ip(source, at.vip)}/${udp(KEPT, LOCAL_PORT)}`, inward),
+          ...everywhere(`${ip(source, at.node)}/${udp(ENDPOINT_PORT, NODE_PORT)}`, inward),
+        ]),
+        ...martians.flatMap((source) =>
+          everywhere(`${ip(source, at.vip)}/${icmp.echo}/${PAYLOAD}`, inward),
+        ),
+      ];
     },
   },
 ];
