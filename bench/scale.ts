@@ -26,7 +26,7 @@ const RULES: readonly Amount[] = [
   { services: 100, endpoints: 10 },
   { services: 1000, endpoints: 10 },
 ];
-/** After the first the runtime has collected what a start left behind, as it does 20 s later. */
+/** Within the first the runtime collects what a start left behind, if it finds itself idle. */
 const TIMES = {
   usual: { settleMs: 30_000, idleSeconds: 5 },
   quick: { settleMs: 1000, idleSeconds: 1 },
