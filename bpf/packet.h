@@ -78,9 +78,10 @@ static __always_inline bool network_is_plain(const struct packet *packet)
 
 /* Whether an IPv6 header has an IPv4 address, which no host has there (RFC 4942 §2.2): what is
  * asked of it would be asked of the IPv4 address. */
-static __always_inline bool tuple_is_mapped(const struct tuple *tuple)
+static __always_inline bool packet_is_mapped(const struct packet *packet)
 {
-	return address_is_ipv4(&tuple->source) || address_is_ipv4(&tuple->destination);
+	return packet->ipv6 && (address_is_ipv4(&packet->tuple.source) ||
+				address_is_ipv4(&packet->tuple.destination));
 }
 
 static __always_inline __u32 protocol_from_ip(__u8 protocol)
@@ -203,7 +204,7 @@ static __always_inline bool packet_parse_ipv6(struct packet *packet, __u32 netwo
 	packet->transport = network + sizeof(*ip);
 	address_from_words(&packet->tuple.source, ip->saddr.in6_u.u6_addr32);
 	address_from_words(&packet->tuple.destination, ip->daddr.in6_u.u6_addr32);
-	return !tuple_is_mapped(&packet->tuple) && packet_parse_transport(packet, ip + 1, end);
+	return packet_parse_transport(packet, ip + 1, end);
 }
 
 /* True for a plain packet, of which all is known then; `network` is the offset of its IP header. */

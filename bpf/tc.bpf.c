@@ -408,7 +408,8 @@ static __always_inline int handle(struct __sk_buff *ctx, __u32 network, bool lea
 			return passage->tunnel.is_open ? TC_ACT_SHOT : action;
 	}
 	if (!(leaving ? glance == GLANCE_OURS || leaving_is_ours(&packet->tuple) :
-			packet_is_ours(packet)))
+			packet_is_ours(packet)) ||
+	    packet_is_mapped(packet))
 		return leave(passage);
 	return is_overheard(ctx, leaving) ? TC_ACT_UNSPEC : translate(ctx, passage);
 }

@@ -101,7 +101,7 @@ static __always_inline bool chain_read_ipv6(struct __sk_buff *ctx, struct packet
 	packet->length = bpf_ntohs(ip.payload_len) + sizeof(ip);
 	address_from_words(&packet->tuple.source, ip.saddr.in6_u.u6_addr32);
 	address_from_words(&packet->tuple.destination, ip.daddr.in6_u.u6_addr32);
-	if (tuple_is_mapped(&packet->tuple))
+	if (packet_is_mapped(packet))
 		return false;
 	chain->id = *(const __be16 *)&ip.flow_lbl[1];
 	chain->transport = packet->network + sizeof(ip);
@@ -457,14 +457,14 @@ __noinline int tunnel_complain(struct __sk_buff *ctx, struct passage *passage,
 	__u8 message[ICMP_BYTES] = {};
 	struct address *endpoint;
 	struct packet *packet;
-	__u32 network, end;
+	__u32 start, end, ahead;
 
 	if (!passage || !complaint)
 		return TC_ACT_UNSPEC;
 	packet = &passage->packet;
 	endpoint = &passage->tunnel.endpoint;
-	network = packet->network;
-	end = network + packet->length;
+	start = packet->network;
+	end = start + packet->length;
 	if (passage->leaving || !address_is_own(&packet->tuple.destination) ||
 	    !outer_is_ours(ctx, packet, packet->transport + ICMP_BYTES, endpoint) ||
 	    !icmp_is_summed(ctx, packet) ||
@@ -475,11 +475,11 @@ __noinline int tunnel_complain(struct __sk_buff *ctx, struct passage *passage,
 	    packet->transport + QUOTED_BYTES > end || !is_tunnelled(passage, endpoint) ||
 	    !complaint_forward(packet, message, complaint))
 		return TC_ACT_UNSPEC;
-	network = packet->network - network; /* all before the packet in the tunnel */
-	packet->network -= network;
-	packet->transport -= network;
+	ahead = packet->network - start; /* of the packet in the tunnel */
+	packet->network = start;
+	packet->transport -= ahead;
 	return bpf_skb_change_tail(ctx, end, 0) ||
-			       bpf_skb_adjust_room(ctx, -(__s32)network, BPF_ADJ_ROOM_MAC,
+			       bpf_skb_adjust_room(ctx, -(__s32)ahead, BPF_ADJ_ROOM_MAC,
 						   BPF_F_ADJ_ROOM_FIXED_GSO) ?
 		       TC_ACT_SHOT :
 		       TC_ACT_OK;

@@ -273,7 +273,8 @@ static __always_inline int handle(struct xdp_md *ctx, bool ipv6)
 	passage->tunnel.is_open = false;
 	headers_find(ctx, ipv6, &headers);
 	if (!packet_parse(packet, sizeof(struct ethhdr), ipv6, headers.ethernet, headers.end) ||
-	    !packet_is_ours(packet) || !headers_are_sound(&headers, packet))
+	    !packet_is_ours(packet) || packet_is_mapped(packet) ||
+	    !headers_are_sound(&headers, packet))
 		return XDP_PASS;
 	headers.protocol = protocol_from_ip(ipv6 ? headers.ipv6->nexthdr : headers.ipv4->protocol);
 	now = flow_now();
