@@ -10,7 +10,7 @@ import { checkCgroup } from "../dataplane/attach.ts";
 import { Clients } from "../dataplane/clients.ts";
 import { Dataplane } from "../dataplane/dataplane.ts";
 import { flowSets } from "../dataplane/flows.ts";
-import type { Capacities } from "../dataplane/kernel.ts";
+import type { Capacities, MapName } from "../dataplane/kernel.ts";
 import { Maps } from "../dataplane/maps.ts";
 import { Pins } from "../dataplane/pins.ts";
 import { countUnknownClients } from "../dataplane/reasons.ts";
@@ -124,9 +124,8 @@ async function openMaps(
   const pins = new Pins(options.pins);
   const lock = pins.open();
   const rodata = socketRodata(options, config);
-  const wanted = capacities(options);
-  const kernel = openKernel(pins, { rodata, capacities: wanted });
-  warnOfKeptSizes(kernel, wanted, log);
+  const kernel = openKernel(pins, { rodata, capacities: capacities(options) });
+  warnOfKeptSizes(kernel, options, log);
   for (const { level, message } of kernel.notes) log[level](message);
   // What an agent before this one gave up may still be read, and is free to this one.
   await kernel.storage.grace();
@@ -192,34 +191,42 @@ function newEnd(): {
   return { promise, resolve, reject };
 }
 
+interface Size {
+  flag: SizeFlag;
+  /** What it sizes, the map that it is about first. */
+  maps: readonly [MapName, ...MapName[]];
+  /** What was asked for, if anything. */
+  entries: number | undefined;
+}
+
+function sizes(options: RunOptions): readonly Size[] {
+  const { maxFrontends, maxServices, maxBackends, maxSlots, maxFlows } = options;
+  return [
+    { flag: "max-frontends", maps: ["svc_overflow"], entries: maxFrontends },
+    { flag: "max-services", maps: ["svc_services", "svc_names"], entries: maxServices },
+    { flag: "max-backends", maps: ["svc_backends"], entries: maxBackends },
+    { flag: "max-slots", maps: ["svc_slots"], entries: maxSlots && Math.ceil(maxSlots / 2) },
+    { flag: "max-flows", maps: ["svc_flows"], entries: maxFlows && flowSets(maxFlows) },
+  ];
+}
+
 function capacities(options: RunOptions): Capacities {
   const wanted: Capacities = {};
-  if (options.maxFrontends !== undefined) wanted.svc_overflow = options.maxFrontends;
-  if (options.maxServices !== undefined) {
-    wanted.svc_services = options.maxServices;
-    wanted.svc_names = options.maxServices;
-  }
-  if (options.maxBackends !== undefined) wanted.svc_backends = options.maxBackends;
-  if (options.maxSlots !== undefined) wanted.svc_slots = Math.ceil(options.maxSlots / 2);
-  if (options.maxFlows !== undefined) wanted.svc_flows = flowSets(options.maxFlows);
+  for (const { maps, entries } of sizes(options))
+    if (entries !== undefined) for (const map of maps) wanted[map] = entries;
   return wanted;
 }
 
 /** Maps that exist keep their size, whatever is asked for. */
-function warnOfKeptSizes({ maps }: Kernel, wanted: Capacities, log: Logger): void {
-  const flags = {
-    svc_overflow: "max-frontends",
-    svc_services: "max-services",
-    svc_backends: "max-backends",
-    svc_slots: "max-slots",
-    svc_flows: "max-flows",
-  } as const;
-  for (const [map, flag] of Object.entries(flags) as [keyof typeof flags, SizeFlag][])
-    if (wanted[map] !== undefined && wanted[map] !== maps[map].info.maxEntries)
+function warnOfKeptSizes({ maps: present }: Kernel, options: RunOptions, log: Logger): void {
+  for (const { flag, maps, entries } of sizes(options)) {
+    const [map] = maps;
+    if (entries !== undefined && entries !== present[map].info.maxEntries)
       log.warn(
         `--${flag} has no effect: ${map} keeps the size it was created with; to change it run ` +
           '"bpfsvc cleanup", then "bpfsvc run"',
       );
+  }
 }
 
 function warnOfMissingNode(cluster: Cluster, nodeName: string, log: Logger): void {
