@@ -46,23 +46,24 @@ export function openedInForce<T>(pins: Pins, open: (pins: Pins) => T): () => T {
 }
 
 /** What is wrong where there is nothing of ours to read. */
-export function nothingPinned({ folder, missingMaps, layouts }: Pins): UserError {
+export function nothingPinned(pins: Pins): UserError {
+  return new UserError(whatIsMissing(pins), ExitCode.notRunning);
+}
+
+function whatIsMissing({ folder, missingMaps, layouts }: Pins): string {
   if (missingMaps.length > 0)
-    return new UserError(
+    return (
       `Somebody removed ${missingMaps.join(", ")} from "${folder}": an agent that runs pins it ` +
-        'again within five seconds; without one, start it with "bpfsvc run"',
-      ExitCode.notRunning,
+      'again within five seconds; without one, start it with "bpfsvc run"'
     );
   if (layouts.length > 0)
-    return new UserError(
+    return (
       `Nothing is programmed in "${folder}" yet: an agent does that once it has its first full ` +
-        'list, and its log says what it waits for; without one, start it with "bpfsvc run"',
-      ExitCode.notRunning,
+      'list, and its log says what it waits for; without one, start it with "bpfsvc run"'
     );
-  return new UserError(
+  return (
     `Nothing is pinned in "${folder}": start the agent with "bpfsvc run", or name its folder ` +
-      "with --pins",
-    ExitCode.notRunning,
+    "with --pins"
   );
 }
 
