@@ -118,81 +118,63 @@ const COMPLAINTS = {
   ],
 } as const;
 
-/** An error about a packet that this node has put into a tunnel. */
-function aboutTunnel(words: Words, transport: Transport, index: number): Step {
-  const { at, ip, answer, family } = words;
-  const { error, told } = COMPLAINTS[family][index]!;
-  const inner = `${ip(at.client, at.vip, { ttl: 63 })}/${TRANSPORTS[transport](KEPT, PORT)}`;
-  const bytes = NETWORK_BYTES[family] + (transport === "TCP" ? 20 : 8);
+/** A router's error about this node's tunnel becomes one to the client, about what was in it. */
+function becomesTold(
+  { at, ip, answer }: Words,
+  { report, told, about, bytes }: { report: string; told: string; about: string; bytes: number },
+): Step {
   return {
     hook: "ingress",
-    packet: `${ip(at.router, at.node)}/${error}/${outer(words, [at.node, at.remote])}/${inner}`,
+    packet: `${ip(at.router, at.node)}/${report}`,
     verdict: "sent",
-    becomes: `${answer(at.vip, at.client)}/${told}/Raw(bytes(${inner})[:${bytes}])`,
-    reason: /code=4,|TooBig/.test(error) ? "too_big" : "tunnel_refused",
+    becomes: `${answer(at.vip, at.client)}/${told}/Raw(bytes(${about})[:${bytes}])`,
+    reason: /code=4,|TooBig/.test(told) ? "too_big" : "tunnel_refused",
   };
+}
+
+/** An error about a packet that this node has put into a tunnel. */
+function aboutTunnel(words: Words, transport: Transport, index: number): Step {
+  const { at, ip, family } = words;
+  const { error, told } = COMPLAINTS[family][index]!;
+  const about = `${ip(at.client, at.vip, { ttl: 63 })}/${TRANSPORTS[transport](KEPT, PORT)}`;
+  const report = `${error}/${outer(words, [at.node, at.remote])}/${about}`;
+  const bytes = NETWORK_BYTES[family] + (transport === "TCP" ? 20 : 8);
+  return becomesTold(words, { report, told, about, bytes });
 }
 
 /** An error that quotes no more of a tunnelled packet than it must. */
 function aboutStart(words: Words, transport: Transport): Step {
-  const { at, ip, answer, error, family } = words;
-  const inner = `${ip(at.client, at.vip, { ttl: 63 })}/${TRANSPORTS[transport](KEPT, PORT)}`;
-  const tunnel = `${outer(words, [at.node, at.remote])}/${inner}`;
+  const { at, ip, error, family } = words;
+  const about = `${ip(at.client, at.vip, { ttl: 63 })}/${TRANSPORTS[transport](KEPT, PORT)}`;
+  const tunnel = `${outer(words, [at.node, at.remote])}/${about}`;
   const bytes = NETWORK_BYTES[family] + 8;
-  const start = `Raw(bytes(${tunnel})[:${NETWORK_BYTES[family] + bytes}])`;
-  return {
-    hook: "ingress",
-    packet: `${ip(at.router, at.node)}/${error("time")}/${start}`,
-    verdict: "sent",
-    becomes: `${answer(at.vip, at.client)}/${NO_HOST[family]}/Raw(bytes(${inner})[:${bytes}])`,
-    reason: "tunnel_refused",
-  };
+  const report = `${error("time")}/Raw(bytes(${tunnel})[:${NETWORK_BYTES[family] + bytes}])`;
+  return becomesTold(words, { report, told: NO_HOST[family], about, bytes });
 }
 
 /** An error that quotes as much of a tunnelled packet as may be, and it with one byte wrong. */
 function aboutMost(words: Words): Step[] {
-  const { at, ip, answer, error, family } = words;
+  const { at, ip, error, family } = words;
   const transport = `UDP(sport=${KEPT},dport=${PORT})/(b"0123456789abcdef"*88)`;
-  const inner = `${ip(at.client, at.vip, { ttl: 63 })}/${transport}`;
-  const quoted = `bytes(${outer(words, [at.node, at.remote])}/${inner})`;
-  const most = MOST_QUOTED[family];
-  const report = (rest: string) => `${ip(at.router, at.node)}/${rest}`;
-  const sound = report(`${error("tooBig", 1500)}/Raw(${quoted}[:${most}])`);
-  const told = error("tooBig", 1500 - NETWORK_BYTES[family]);
-  return [
-    {
-      hook: "ingress",
-      packet: sound,
-      verdict: "sent",
-      becomes: [
-        answer(at.vip, at.client),
-        `${told}/Raw(bytes(${inner})[:${NETWORK_BYTES[family] + 8}])`,
-      ].join("/"),
-      reason: "too_big",
-    },
-    {
-      hook: "ingress",
-      packet: `${family === 4 ? "IP" : "IPv6"}(bytes(${sound})[:-1]+b"!")`,
-      verdict: "next",
-    },
-  ];
+  const about = `${ip(at.client, at.vip, { ttl: 63 })}/${transport}`;
+  const quoted = `bytes(${outer(words, [at.node, at.remote])}/${about})[:${MOST_QUOTED[family]}]`;
+  const header = NETWORK_BYTES[family];
+  const report = `${error("tooBig", 1500)}/Raw(${quoted})`;
+  const told = error("tooBig", 1500 - header);
+  const sound = becomesTold(words, { report, told, about, bytes: header + 8 });
+  const spoilt = `${family === 4 ? "IP" : "IPv6"}(bytes(${sound.packet})[:-1]+b"!")`;
+  return [sound, { hook: "ingress", packet: spoilt, verdict: "next" }];
 }
 
 /** An error that quotes a checksum as it stands where a device is to complete it. */
 function aboutPartial(words: Words): Step {
-  const { at, ip, answer, error, family } = words;
+  const { at, ip, error, family } = words;
   const head = ip(at.client, at.vip, { ttl: 63 });
   const sum = `checksum(bytes(in${family}_pseudoheader(17,${head},23)))`;
   const about = `${head}/${udp(KEPT, PORT).replace(")", `,chksum=65535^${sum})`)}`;
-  const quoted = `Raw(bytes(${about})[:${NETWORK_BYTES[family] + 8}])`;
-  const tunnel = outer(words, [at.node, at.remote]);
-  return {
-    hook: "ingress",
-    packet: `${ip(at.router, at.node)}/${error("time")}/${tunnel}/${about}`,
-    verdict: "sent",
-    becomes: `${answer(at.vip, at.client)}/${NO_HOST[family]}/${quoted}`,
-    reason: "tunnel_refused",
-  };
+  const report = `${error("time")}/${outer(words, [at.node, at.remote])}/${about}`;
+  const bytes = NETWORK_BYTES[family] + 8;
+  return becomesTold(words, { report, told: NO_HOST[family], about, bytes });
 }
 
 /** Errors about tunnels that are not this node's, or whose packets it has not sent. */

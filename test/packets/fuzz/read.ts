@@ -28,7 +28,9 @@ const LEAST_BYTES: Readonly<Record<number, number>> = {
   [ICMP]: 8,
   [ICMPV6]: 8,
 };
-const ETHERNET_BYTES = 14;
+export const ETHERNET_BYTES = 14;
+/** Of an IP header without options. */
+export const HEADER_BYTES = { 4: 20, 6: 40 } as const;
 const ICMP_BYTES = 8;
 /** Extension headers are followed so far. */
 const MOST_EXTENSIONS = 8;

@@ -2,10 +2,17 @@
 // packet that this node has put in one, and what nobody would. Knows what was sent, not what should
 // become of an error about it.
 import { type Random, SOURCES } from "./make.ts";
-import { addBytes, fold, pseudoSum, readFrame, repair, SUM_AT } from "./read.ts";
+import {
+  addBytes,
+  ETHERNET_BYTES,
+  fold,
+  HEADER_BYTES,
+  pseudoSum,
+  readFrame,
+  repair,
+  SUM_AT,
+} from "./read.ts";
 
-const ETHERNET_BYTES = 14;
-const HEADER_BYTES = { 4: 20, 6: 40 } as const;
 /** No error is longer (RFC 1812 §4.3.2.3, RFC 4443 §2.4), so that it fits every way. */
 const MOST_BYTES = { 4: 576, 6: 1280 } as const;
 const MTUS = [0, 20, 21, 60, 68, 576, 1279, 1280, 1300, 1319, 1320, 1321, 1400, 1500, 65535];
@@ -64,7 +71,7 @@ function extend(bytes: Uint8Array, at: number, family: 4 | 6, random: Random): U
   return longer;
 }
 
-/** Says of the IP header at `at` that more of its datagram comes, or has come. */
+/** Says in the IPv4 header at `at` that more of its datagram comes. */
 function cut(bytes: Uint8Array, at: number): Uint8Array {
   const whole = Uint8Array.from(bytes);
   whole.set([0x20, 0], at + 6);
@@ -121,13 +128,9 @@ function sumHeader(bytes: Uint8Array, at: number): void {
 
 /** The checksum of what is in a tunnel, as it stands where a device is to complete it. */
 function leaveSum(quoted: Uint8Array, family: 4 | 6): void {
-  const frame = Uint8Array.from([
-    ...new Uint8Array(12),
-    family === 4 ? 0x08 : 0x86,
-    0xdd,
-    ...quoted.subarray(HEADER_BYTES[family]),
-  ]);
-  if (family === 4) frame[13] = 0;
+  const type = family === 4 ? [0x08, 0x00] : [0x86, 0xdd];
+  const inner = quoted.subarray(HEADER_BYTES[family]);
+  const frame = Uint8Array.from([...new Uint8Array(12), ...type, ...inner]);
   const packet = readFrame(frame);
   const at = packet && SUM_AT[packet.protocol];
   if (!packet || packet.transport === 0 || at === undefined) return;

@@ -1,8 +1,7 @@
 // What the sender of a packet that went in a tunnel of this node is to be told of an ICMP error
 // about that tunnel, by RFC 2003 §4 and RFC 2473 §8 alone, and whether what came out says so.
-import { FAULT, isError, isTunnel, type PacketRead, SCTP, TCP, UDP } from "./read.ts";
+import { FAULT, HEADER_BYTES, isError, isTunnel, type PacketRead, SCTP, TCP, UDP } from "./read.ts";
 
-const HEADER_BYTES = { 4: 20, 6: 40 } as const;
 /** Of a transport header, the ports and as much again: what every error quotes (RFC 792). */
 const LEAST_QUOTED = 8;
 /** Headers of more bytes are not quoted by this node, and nothing is told of their packets. */
