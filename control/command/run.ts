@@ -23,6 +23,7 @@ import { cgroup2Root, defaultNodeName, defaultRouteAddresses } from "../source/h
 import { ManifestSource } from "../source/manifests.ts";
 import type { Source } from "../source/source.ts";
 import type { SizeFlag } from "./capacities.ts";
+import { collectLeftovers } from "./leftovers.ts";
 import { makeMonitor } from "./monitoring.ts";
 import { PacketPath } from "./packetpath.ts";
 import { deviceRodata, type RunOptions, socketRodata } from "./runoptions.ts";
@@ -43,8 +44,7 @@ export async function run(options: RunOptions): Promise<void> {
   const nodeName = settings.nodeName ?? defaultNodeName();
   const source = await makeSource(settings, { nodeName, stateFile: options.stateFile, log });
   const { cgroup, rodata, kernel, lock } = await openMaps(options, { config, log });
-  const fallbackNodeAddresses = defaultRouteAddresses();
-  const cluster = new Cluster({ nodeName, fallbackNodeAddresses, config });
+  const cluster = new Cluster({ nodeName, fallbackNodeAddresses: defaultRouteAddresses(), config });
   const dataplane = new Dataplane(new Maps(kernel.storage));
   const clients = new Clients(kernel.storage.clients);
   const ended = newEnd();
@@ -87,6 +87,7 @@ export async function run(options: RunOptions): Promise<void> {
       packetPath.start();
       log.info(`serving ${dataplane.size} service ports of node "${nodeName}"`);
       stale.start();
+      collectLeftovers();
     },
     onUdpDeparture: () => stale.trigger(),
     onFlush: (flush) => monitor.updated(flush),

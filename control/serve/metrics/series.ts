@@ -65,7 +65,9 @@ export function chooseServices(
   choice: SeriesChoice,
 ): { connected: readonly ServiceCounters[]; refused: readonly ServiceCounters[] } {
   if ("names" in choice) {
-    const named = [...all].filter(({ key }) => choice.names.has(key.slice(0, key.indexOf(":"))));
+    const named: ServiceCounters[] = [];
+    for (const counters of all)
+      if (choice.names.has(counters.key.slice(0, counters.key.indexOf(":")))) named.push(counters);
     return { connected: named, refused: named };
   }
   const connected = new Greatest(choice.most, ({ connections }) => connections);
