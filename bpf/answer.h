@@ -95,7 +95,7 @@ static __always_inline bool answer_is_partial(struct __sk_buff *ctx, const struc
 	if (packet->tuple.protocol == FLOW_SCTP)
 		return false;
 	bpf_skb_load_bytes(ctx, packet->transport + offset, &check, sizeof(check));
-	sum = pseudo_sum(&packet->tuple, transport_bytes(packet));
+	sum = pseudo_sum(&packet->tuple, transport_bytes(packet), packet->ipv6);
 	return check == sum || (packet->tuple.protocol == FLOW_TCP && sum == 0xffff && !check);
 }
 
@@ -166,7 +166,7 @@ __noinline int answer_reset(struct __sk_buff *ctx, const struct passage *passage
 		return TC_ACT_SHOT;
 	is_partial = answer_is_partial(ctx, packet);
 	reset_fill(ctx, packet, transport_bytes(packet) - header, word);
-	sum = pseudo_sum(&packet->tuple, TCP_BYTES);
+	sum = pseudo_sum(&packet->tuple, TCP_BYTES, packet->ipv6);
 	if (is_partial) {
 		word[4] = sum_fold(sum);
 	} else {
@@ -252,7 +252,7 @@ __noinline int answer_error(struct __sk_buff *ctx, struct passage *passage,
 	header[1] = bpf_htonl(complaint->mtu);
 	sum += (__u64)header[0] + header[1];
 	if (packet->ipv6)
-		sum += pseudo_sum_of(&packet->tuple, IPPROTO_ICMPV6, length + 8);
+		sum += pseudo_sum_of(&packet->tuple, IPPROTO_ICMPV6, length + 8, true);
 	header[0] |= (__u32)(__u16)~sum_fold(sum) << 16;
 	room = packet->ipv6 ? sizeof(struct ipv6hdr) + 8 : sizeof(struct iphdr) + 8;
 	if (bpf_skb_change_tail(ctx, packet->network + length, 0) ||

@@ -129,7 +129,7 @@ flow_source_address(const struct flow *flow, __u32 lock, const struct node *node
 }
 
 /* 0 if a flow, whose lock has been read, is met by packets of this tuple. */
-static __always_inline __u32 flow_difference(const struct flow *flow, __u32 lock,
+static __always_inline __u64 flow_difference(const struct flow *flow, __u32 lock,
 					     const struct tuple *tuple, const struct node *node)
 {
 	__u32 forward = FLOW_FORWARD << FLOW_KIND_SHIFT | tuple->protocol << FLOW_PROTOCOL_SHIFT;
@@ -138,63 +138,50 @@ static __always_inline __u32 flow_difference(const struct flow *flow, __u32 lock
 	if ((lock & FLOW_CHECKED) == forward) {
 		if (*(const __u32 *)&flow->client_port != tuple_ports(tuple))
 			return 1;
-		return address_difference(&flow->client, &tuple->source) |
-		       address_difference(&flow->frontend, &tuple->destination);
+		return address_pair_difference(&flow->client, &tuple->source) |
+		       address_pair_difference(&flow->frontend, &tuple->destination);
 	}
 	if ((lock & FLOW_CHECKED) == reverse) {
 		if (*(const __u32 *)&flow->backend_port != tuple_ports(tuple))
 			return 1;
-		return address_difference(&flow->backend, &tuple->source) |
-		       address_difference(flow_source_address(flow, lock, node),
-					  &tuple->destination);
+		return address_pair_difference(&flow->backend, &tuple->source) |
+		       address_pair_difference(flow_source_address(flow, lock, node),
+					       &tuple->destination);
 	}
 	return 1;
 }
 
-/* A flow's number and lock, as flow_find() tells them, if packets of this tuple meet it; else 0. */
-static __always_inline __u64 flow_match(const struct flow *flow, __u32 number,
-					const struct tuple *tuple, const struct node *node)
+/* Whether packets of this tuple meet a flow; if so, says where it is as flow_find() does. */
+static __always_inline bool flow_match(const struct flow *flow, __u32 number,
+				       const struct tuple *tuple, const struct node *node,
+				       __u64 *found)
 {
 	__u32 lock = READ_ONCE(flow->lock);
 
-	return flow_difference(flow, lock, tuple, node) ? 0 : (__u64)lock << 32 | (number + 1);
+	if (flow_difference(flow, lock, tuple, node))
+		return false;
+	*found = (__u64)lock << 32 | number;
+	return true;
 }
 
-static __always_inline __u64 flow_find_in(__u32 index, const struct tuple *tuple,
-					  const struct node *node)
+static __always_inline struct flow *flow_find_in(__u32 index, const struct tuple *tuple,
+						 const struct node *node, __u64 *found)
 {
-	const struct flow_set *set = bpf_map_lookup_elem(&svc_flows, &index);
-	__u32 number = index * FLOW_WAYS;
-	__u64 found;
+	struct flow_set *set = bpf_map_lookup_elem(&svc_flows, &index);
+	__u32 number = index * FLOW_WAYS + 1;
 
 	if (!set)
-		return 0;
+		return NULL;
 	_Static_assert(FLOW_WAYS == 4, "clang 14 does not unroll this loop");
-	found = flow_match(&set->way[0], number, tuple, node);
-	if (!found)
-		found = flow_match(&set->way[1], number + 1, tuple, node);
-	if (!found)
-		found = flow_match(&set->way[2], number + 2, tuple, node);
-	if (!found)
-		found = flow_match(&set->way[3], number + 3, tuple, node);
-	return found;
-}
-
-/*
- * Where the flow is that packets of this tuple belong to, 0 if there is none: one more than its
- * number in svc_flows, and its lock in the upper half. Not static, so that the verifier follows it
- * once, and its callers not once for each place that it may find.
- */
-__noinline __u64 flow_find(const struct tuple *tuple)
-{
-	const struct node *node = node_get();
-	__u64 hash, found;
-
-	if (!tuple || !node)
-		return 0;
-	hash = flow_hash(tuple, node->hash_key);
-	found = flow_find_in(flow_first(hash), tuple, node);
-	return found ? found : flow_find_in(flow_second(hash), tuple, node);
+	if (flow_match(&set->way[0], number, tuple, node, found))
+		return &set->way[0];
+	if (flow_match(&set->way[1], number + 1, tuple, node, found))
+		return &set->way[1];
+	if (flow_match(&set->way[2], number + 2, tuple, node, found))
+		return &set->way[2];
+	if (flow_match(&set->way[3], number + 3, tuple, node, found))
+		return &set->way[3];
+	return NULL;
 }
 
 /* The flow that flow_find() found, NULL if nothing. */
@@ -209,24 +196,67 @@ static __always_inline struct flow *flow_at(__u64 found)
 	return set ? &set->way[number % FLOW_WAYS] : NULL;
 }
 
-/*
- * The flow that packets of this tuple belong to, with a copy to read from: the flow itself may be
- * another's at any moment, and is only to be marked. NULL: none.
- */
-static __always_inline struct flow *flow_lookup(const struct tuple *tuple, struct flow *copy)
+/* Copies a flow whose lock has been read. False: it has become another's meanwhile. */
+static __always_inline bool flow_copy(const struct flow *flow, __u32 lock, struct flow *copy)
 {
-	__u64 found = flow_find(tuple);
-	struct flow *flow = flow_at(found);
-	__u32 after;
-
-	if (!flow)
-		return NULL;
 	barrier();
 	*copy = *flow;
 	barrier();
-	after = reads_reorder ? __sync_fetch_and_add(&flow->lock, 0) : READ_ONCE(flow->lock);
-	copy->lock = after;
-	return (after ^ (__u32)(found >> 32)) & FLOW_IDENTITY ? NULL : flow;
+	copy->lock = reads_reorder ? __sync_fetch_and_add((__u32 *)&flow->lock, 0) :
+				     READ_ONCE(flow->lock);
+	return !((copy->lock ^ lock) & FLOW_IDENTITY);
+}
+
+/* Reads what flow_find() will of a set, so that it comes in while something else is waited for. */
+static __always_inline void flow_set_prefetch(__u32 index)
+{
+	const struct flow_set *set = bpf_map_lookup_elem(&svc_flows, &index);
+
+	if (!set)
+		return;
+	READ_ONCE(set->way[0].lock);
+	READ_ONCE(set->way[1].lock);
+	READ_ONCE(set->way[2].lock);
+	READ_ONCE(set->way[3].lock);
+}
+
+/*
+ * The hash of a tuple that a flow is about to be inserted for. Memory is slow: the two sets that it
+ * may be in are on their way when this returns. Not static, so that the verifier follows it once.
+ */
+__noinline __u64 flow_prefetch(const struct tuple *tuple)
+{
+	const struct node *node = node_get();
+	__u64 hash;
+
+	if (!tuple || !node)
+		return 0;
+	hash = flow_hash(tuple, node->hash_key);
+	flow_set_prefetch(flow_first(hash));
+	flow_set_prefetch(flow_second(hash));
+	return hash;
+}
+
+/*
+ * Where the flow is that packets of this tuple belong to, 0 if there is none: one more than its
+ * number in svc_flows, and its lock in the upper half. If wanted with a copy to read from: the flow
+ * itself may be another's at any moment, and is only to be marked. Not static, so that the verifier
+ * follows it once, and its callers not once for each place that it may find.
+ */
+__noinline __u64 flow_find(const struct tuple *tuple, __u64 hash, struct flow *copy)
+{
+	const struct node *node = node_get();
+	const struct flow *flow;
+	__u64 found = 0;
+
+	if (!tuple || !node)
+		return 0;
+	flow = flow_find_in(flow_first(hash), tuple, node, &found);
+	if (!flow)
+		flow = flow_find_in(flow_second(hash), tuple, node, &found);
+	if (!flow || (copy && !flow_copy(flow, found >> 32, copy)))
+		return 0;
+	return found;
 }
 
 /* The packets that a flow of this content and kind is met by. */
@@ -329,9 +359,9 @@ static __always_inline __u64 flow_content_difference(const struct flow *one,
 						     const struct flow *other)
 {
 	return (*(const __u64 *)&one->client_port ^ *(const __u64 *)&other->client_port) |
-	       address_difference(&one->client, &other->client) |
-	       address_difference(&one->frontend, &other->frontend) |
-	       address_difference(&one->backend, &other->backend);
+	       address_pair_difference(&one->client, &other->client) |
+	       address_pair_difference(&one->frontend, &other->frontend) |
+	       address_pair_difference(&one->backend, &other->backend);
 }
 
 /*
@@ -416,15 +446,13 @@ __noinline __u64 flow_search(const struct flow *flow, __u64 hash)
  * How many flows there are that packets of this tuple meet: one, unless two CPUs have inserted it
  * at the same time. Not static, so that the verifier follows it once.
  */
-__noinline __u32 flow_count(const struct tuple *tuple)
+__noinline __u32 flow_count(const struct tuple *tuple, __u64 hash)
 {
 	const struct node *node = node_get();
 	__u32 count = 0;
-	__u64 hash;
 
 	if (!tuple || !node)
 		return 0;
-	hash = flow_hash(tuple, node->hash_key);
 #pragma nounroll
 	for (__u32 i = 0; i < 2 * FLOW_WAYS; i = loop_next(i)) {
 		const struct flow *flow = flow_at(flow_candidate(hash, i) + 1);
@@ -494,15 +522,11 @@ __noinline __u64 flow_place(const struct flow *flow, __u64 hash)
 }
 
 /* Inserts the forward half of a connection, of which flow_find() has found none. */
-static __always_inline enum flow_result flow_insert(const struct flow *flow,
-						    const struct tuple *tuple)
+static __always_inline enum flow_result flow_insert(const struct flow *flow, __u64 hash)
 {
-	const struct node *node = node_get();
-
 	/* Should another CPU have done the same, one of the two is never met, and ends of itself.
 	 */
-	return node && flow_place(flow, flow_hash(tuple, node->hash_key)) ? FLOW_INSERTED :
-									    FLOW_LOST;
+	return flow_place(flow, hash) ? FLOW_INSERTED : FLOW_LOST;
 }
 
 /*
@@ -510,21 +534,20 @@ static __always_inline enum flow_result flow_insert(const struct flow *flow,
  * flow: two connections cannot have it. Two CPUs that do so at the same time may both find it
  * there, and neither then has it. Not static, so that the verifier follows it once.
  */
-__noinline int flow_insert_alone(const struct flow *flow, const struct tuple *tuple)
+__noinline int flow_insert_alone(const struct flow *flow, const struct tuple *tuple, __u64 hash)
 {
-	const struct node *node = node_get();
 	struct flow *place;
 	__u64 found;
 
-	if (!flow || !tuple || !node)
+	if (!flow || !tuple)
 		return FLOW_LOST;
-	found = flow_find(tuple);
+	found = flow_find(tuple, hash, NULL);
 	if (found && !flow_expire(found, flow->last_used))
 		return FLOW_EXISTS;
-	found = flow_place(flow, flow_hash(tuple, node->hash_key));
+	found = flow_place(flow, hash);
 	if (!found)
 		return FLOW_LOST;
-	if (flow_count(tuple) == 1)
+	if (flow_count(tuple, hash) == 1)
 		return FLOW_INSERTED;
 	place = flow_at(found);
 	if (place)
@@ -543,7 +566,7 @@ static __always_inline void flow_note_half(const struct flow *copy, __u32 kind, 
 	if (!node)
 		return;
 	flow_tuple(copy, copy->lock, kind, node, &tuple);
-	found = flow_find(&tuple);
+	found = flow_find(&tuple, flow_hash(&tuple, node->hash_key), NULL);
 	flow = flow_at(found);
 	if (!flow)
 		return;
@@ -562,8 +585,25 @@ __noinline int flow_note(const struct flow *copy, __u32 own, __u32 other)
 	return 0;
 }
 
-/* What is to be noted when a packet meets a flow: that it lives, is answered, or ends. */
-static __always_inline void flow_meet(struct flow *flow, const struct flow *copy,
+/* Says where packets go that meet the flow that flow_find() found, if any. */
+static __always_inline void flow_lead(__u64 found, __u16 hop)
+{
+	struct flow *flow = flow_at(found);
+
+	if (flow)
+		flow->hop = hop;
+}
+
+static __always_inline void flow_touch(__u64 found, __u32 now)
+{
+	struct flow *flow = flow_at(found);
+
+	if (flow)
+		flow->last_used = now;
+}
+
+/* A packet met the flow that flow_find() found: notes that it lives, is answered, or ends. */
+static __always_inline void flow_meet(__u64 found, const struct flow *copy,
 				      const struct packet *packet, __u32 now)
 {
 	__u32 state = flow_state(copy->lock);
@@ -572,7 +612,7 @@ static __always_inline void flow_meet(struct flow *flow, const struct flow *copy
 
 	since = copy->last_used ^ (__u16)now;
 	if (since)
-		flow->last_used = now;
+		flow_touch(found, now);
 	/* In a tunnel's flow no reply is seen: that the client goes on tells of one. */
 	if (!(state & FLOW_REPLIED) && (flow_kind(copy->lock) == FLOW_REVERSE ||
 					(is_tunnel && !(packet->tcp_flags & TCP_SYN))))

@@ -342,7 +342,7 @@ struct flow {
 	struct address client;
 	struct address frontend;
 	struct address backend;
-};
+} __attribute__((aligned(8)));
 
 struct flow_set {
 	struct flow way[FLOW_WAYS];

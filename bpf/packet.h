@@ -29,7 +29,7 @@ struct tuple {
 	__be16 source_port;
 	__be16 destination_port;
 	__u32 protocol; /* enum flow_protocol */
-};
+} __attribute__((aligned(8)));
 
 struct packet {
 	struct tuple tuple;

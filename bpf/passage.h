@@ -59,6 +59,7 @@ struct passage {
 	bool is_inside;	     /* answers to its source pass through this node */
 	bool is_pod;	     /* by its device */
 	struct flow flow;    /* the flow that it belongs to, as it was read or made */
+	__u64 hash;	     /* see flow_hash(), of the packet's tuple */
 	struct tuple wanted; /* what its addresses and ports become */
 	struct choice choice;
 	struct tunnel tunnel; /* what it came in, if in a tunnel of another node */
@@ -152,14 +153,16 @@ static __always_inline bool masquerades(const struct passage *passage)
 	__u32 id = passage->choice.service;
 	const struct service *service;
 
-	if (!node || address_is_own(&passage->choice.address))
+	if (!node || !(masquerade_always || masquerade_all))
+		return false;
+	if (address_is_own(&passage->choice.address))
 		return false; /* an endpoint on the node's own network (§10.6) */
 	if (passage->choice.table == TABLE_INTERNAL) {
 		bool ipv4 = address_is_ipv4(&passage->packet.tuple.source);
 
 		if (masquerade_all)
 			return true;
-		return masquerade_always && (ipv4 ? node->detects_ipv4 : node->detects_ipv6) &&
+		return (ipv4 ? node->detects_ipv4 : node->detects_ipv6) &&
 		       !passage_is_pod(passage, node);
 	}
 	if (!masquerade_always)
@@ -267,13 +270,14 @@ __noinline int passage_insert(struct PROGRAM_CONTEXT *ctx, struct passage *passa
 	int result = FLOW_EXISTS;
 	struct flow *flow;
 	bool rewrites;
+	__u64 hash;
 	__u16 hop;
 
 	if (!passage || !node)
 		return FLOW_LOST;
 	flow = &passage->flow;
 	if (flow_path(flow->lock) == FLOW_TUNNEL) /* no reply comes by here */
-		return flow_insert(flow, &passage->packet.tuple);
+		return flow_insert(flow, passage->hash);
 	rewrites = flow_source(flow->lock);
 	hop = flow->hop;
 	flow->hop = 0; /* the way back is found by the first reply */
@@ -285,15 +289,16 @@ __noinline int passage_insert(struct PROGRAM_CONTEXT *ctx, struct passage *passa
 		    !port_is_foreign(bpf_ntohs(flow->source_port), node))
 			continue;
 		flow_tuple(flow, flow->lock, FLOW_REVERSE, node, &passage->wanted);
+		hash = flow_prefetch(&passage->wanted);
 		if (rewrites && port_is_taken(ctx, &passage->wanted))
 			continue;
-		result = flow_insert_alone(flow, &passage->wanted);
+		result = flow_insert_alone(flow, &passage->wanted, hash);
 		if (result != FLOW_EXISTS)
 			break;
 	}
 	flow->lock ^= FLOW_OTHER_KIND;
 	flow->hop = hop;
-	if (result != FLOW_INSERTED || flow_insert(flow, &passage->packet.tuple) == FLOW_INSERTED)
+	if (result != FLOW_INSERTED || flow_insert(flow, passage->hash) == FLOW_INSERTED)
 		return result;
 	flow_remove(flow, flow->lock, FLOW_REVERSE);
 	return FLOW_LOST;
@@ -397,9 +402,14 @@ __noinline int passage_plan(struct PROGRAM_CONTEXT *ctx, struct passage *passage
  */
 static __always_inline bool filter_is_own(__u32 filter, const struct address *address)
 {
-	struct address copy = *address; /* so that the caller's may stay in registers */
+	struct address copy;
 
-	return filter & FILTER_NODE && (!(filter & FILTER_WILDCARD) || source_find(&copy));
+	if (!(filter & FILTER_NODE))
+		return false;
+	if (!(filter & FILTER_WILDCARD))
+		return true;
+	copy = *address; /* so that the caller's may stay in registers */
+	return source_find(&copy);
 }
 
 /* Whether any Service or connection may have to do with a packet's destination. */

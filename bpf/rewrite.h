@@ -27,12 +27,16 @@ static __always_inline __u64 sum_difference(__u32 old, __u32 new)
 	return (__u64)(__u32)~old + new;
 }
 
-static __always_inline __u64 sum_of_addresses(const struct tuple *old, const struct tuple *new)
+/* Of addresses of one family: those of IPv4 differ in their last words alone. */
+static __always_inline __u64 sum_of_addresses(const struct tuple *old, const struct tuple *new,
+					      bool ipv6)
 {
 	__u64 sum = 0;
 
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
+		if (!ipv6 && i < 3)
+			continue;
 		sum += sum_difference(old->source.word[i], new->source.word[i]);
 		sum += sum_difference(old->destination.word[i], new->destination.word[i]);
 	}
@@ -44,19 +48,18 @@ static __always_inline __u64 sum_of_ports(const struct tuple *old, const struct 
 	return sum_difference(tuple_ports(old), tuple_ports(new));
 }
 
-/* To 32 bits, as the helpers want it. */
+/* To 32 bits, as the helpers want it. To add a sum to itself turned by half leaves the sum of both
+ * halves in the upper one, with the carry that goes around (RFC 1071 §2). */
 static __always_inline __u32 sum_fold32(__u64 sum)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	return sum + (sum >> 32);
+	return (sum + (sum << 32 | sum >> 32)) >> 32;
 }
 
 static __always_inline __u16 sum_fold(__u64 sum)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16);
+	__u32 half = sum_fold32(sum);
+
+	return (half + (half << 16 | half >> 16)) >> 16;
 }
 
 /* The checksum after the summed words have changed by `difference`. */
@@ -66,19 +69,21 @@ static __always_inline __u16 checksum_after(__u16 check, __u64 difference)
 }
 
 /* The sum of a pseudo header, as a partial checksum holds it (RFC 9293 §3.1, RFC 8200 §8.1). */
-static __always_inline __u16 pseudo_sum_of(const struct tuple *tuple, __u8 protocol, __u32 bytes)
+static __always_inline __u16 pseudo_sum_of(const struct tuple *tuple, __u8 protocol, __u32 bytes,
+					   bool ipv6)
 {
 	__u64 sum = bpf_htonl(bytes) + (__u64)bpf_htonl(protocol);
 
 #pragma unroll
 	for (int i = 0; i < 4; i++)
-		sum += (__u64)tuple->source.word[i] + tuple->destination.word[i];
+		if (ipv6 || i == 3)
+			sum += (__u64)tuple->source.word[i] + tuple->destination.word[i];
 	return sum_fold(sum);
 }
 
-static __always_inline __u16 pseudo_sum(const struct tuple *tuple, __u32 bytes)
+static __always_inline __u16 pseudo_sum(const struct tuple *tuple, __u32 bytes, bool ipv6)
 {
-	return pseudo_sum_of(tuple, protocol_to_ip(tuple->protocol), bytes);
+	return pseudo_sum_of(tuple, protocol_to_ip(tuple->protocol), bytes, ipv6);
 }
 
 #define TUNNEL_TTL 64

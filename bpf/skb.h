@@ -138,7 +138,7 @@ __noinline int skb_rewrite(struct __sk_buff *ctx, const struct passage *passage,
 	if (!passage)
 		return 0;
 	packet = &passage->packet;
-	addresses = sum_of_addresses(&packet->tuple, &passage->wanted);
+	addresses = sum_of_addresses(&packet->tuple, &passage->wanted, packet->ipv6);
 	if (packet->transport)
 		has_ports = skb_rewrite_transport(ctx, packet, addresses, &passage->wanted);
 	if (has_ports && (packet->ipv6 || !network_is_plain(packet))) {
@@ -210,7 +210,7 @@ static __always_inline bool skb_is_whole(struct __sk_buff *ctx, const struct pac
 }
 
 /* The way of a flow's packets: the row that it keeps, or what the kernel says now. False: none. */
-static __always_inline bool skb_way(struct __sk_buff *ctx, struct flow *flow,
+static __always_inline bool skb_way(struct __sk_buff *ctx, __u64 found,
 				    const struct passage *passage, struct way *way)
 {
 	struct hop *hop = hop_lookup(passage->flow.hop);
@@ -225,8 +225,8 @@ static __always_inline bool skb_way(struct __sk_buff *ctx, struct flow *flow,
 	}
 	if (!fib_find(ctx, passage->ifindex, &passage->wanted, way))
 		return false;
-	if (flow && way->hop != passage->flow.hop)
-		flow->hop = way->hop;
+	if (way->hop != passage->flow.hop)
+		flow_lead(found, way->hop);
 	return true;
 }
 

@@ -120,7 +120,7 @@ static __always_inline bool may_be_cut(struct __sk_buff *ctx, const struct passa
 }
 
 /* A packet that this node routes, besides translating it: what a router would say to it. */
-static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struct passage *passage)
+static __always_inline int route(struct __sk_buff *ctx, __u64 found, struct passage *passage)
 {
 	struct complaint complaint = { .ipv4 = ICMP_TIME, .ipv6 = ICMP6_TIME };
 	bool tunnel = flow_path(passage->flow.lock) == FLOW_TUNNEL;
@@ -134,7 +134,7 @@ static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struc
 		reason_count(REASON_TTL_EXCEEDED);
 		return answer_error(ctx, passage, &complaint);
 	}
-	if (!skb_way(ctx, flow, passage, &way)) {
+	if (!skb_way(ctx, found, passage, &way)) {
 		reason_count(REASON_NO_ROUTE);
 		return TC_ACT_SHOT;
 	}
@@ -163,8 +163,7 @@ static __always_inline int route(struct __sk_buff *ctx, struct flow *flow, struc
  * reply to a process of this node: it goes on as if it had come in by the device that leads to its
  * source, where a strict reverse path filter (rp_filter) expects it.
  */
-static __always_inline int deliver(struct __sk_buff *ctx, struct flow *flow,
-				   struct passage *passage)
+static __always_inline int deliver(struct __sk_buff *ctx, __u64 found, struct passage *passage)
 {
 	const struct device *device;
 	struct way way = {};
@@ -173,7 +172,7 @@ static __always_inline int deliver(struct __sk_buff *ctx, struct flow *flow,
 	skb_rewrite(ctx, passage, false);
 	tuple_turn(&passage->wanted, &back);
 	passage->wanted = back;
-	if (!skb_way(ctx, flow, passage, &way) || way.ifindex == ctx->ifindex)
+	if (!skb_way(ctx, found, passage, &way) || way.ifindex == ctx->ifindex)
 		return TC_ACT_UNSPEC;
 	device = device_lookup(way.ifindex);
 	if (!device || !passage->packet.network)
@@ -213,17 +212,18 @@ __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
 {
 	const struct node *node = node_get();
 	__u32 now = flow_now();
-	struct flow *flow;
+	__u64 found;
 
 	if (!passage || !node)
 		return TC_ACT_UNSPEC;
-	flow = flow_lookup(&passage->packet.tuple, &passage->flow);
-	if (flow &&
+	passage->hash = flow_hash(&passage->packet.tuple, node->hash_key);
+	found = flow_find(&passage->packet.tuple, passage->hash, &passage->flow);
+	if (found &&
 	    (flow_is_over(&passage->flow, &passage->packet, now) || tunnel_differs(passage))) {
 		flow_end(&passage->flow, passage->flow.lock);
-		flow = NULL;
+		found = 0;
 	}
-	if (!flow) {
+	if (!found) {
 		int action = begin(ctx, passage);
 
 		if (action != TC_ACT_OK)
@@ -231,8 +231,8 @@ __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
 	}
 	if (!passage_may_translate(passage))
 		return leave(passage);
-	if (flow)
-		flow_meet(flow, &passage->flow, &passage->packet, now);
+	if (found)
+		flow_meet(found, &passage->flow, &passage->packet, now);
 	flow_wanted(&passage->flow, node, &passage->wanted);
 	if (is_unsummable(passage)) {
 		reason_count(REASON_FRAGMENT_LOST);
@@ -241,14 +241,14 @@ __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
 	switch (flow_path(passage->flow.lock)) {
 	case FLOW_STACK:
 		if (passage->tunnel.is_open)
-			return deliver(ctx, flow, passage);
+			return deliver(ctx, found, passage);
 		skb_rewrite(ctx, passage, false);
 		return TC_ACT_UNSPEC;
 	case FLOW_NODE:
 		if (!passage->leaving)
-			return deliver(ctx, flow, passage);
+			return deliver(ctx, found, passage);
 	}
-	return route(ctx, flow, passage);
+	return route(ctx, found, passage);
 }
 
 /* An ICMP error about a reply of an endpoint of this node, out of the tunnel that it came in. Not
@@ -258,7 +258,7 @@ __noinline int deliver_error(struct __sk_buff *ctx, struct passage *passage)
 	if (!passage)
 		return TC_ACT_SHOT;
 	passage->tunnel.is_open = false; /* what was in it is the node's now */
-	return deliver(ctx, NULL, passage);
+	return deliver(ctx, 0, passage);
 }
 
 /* An ICMP error about a tunnel of this node, or about something that is not ours. Not static, so

@@ -389,7 +389,7 @@ __noinline int icmp_is_summed(struct __sk_buff *ctx, const struct packet *packet
 		return false;
 	bytes = transport_bytes(packet);
 	if (packet->ipv6)
-		sum = pseudo_sum_of(&packet->tuple, IPPROTO_ICMPV6, bytes);
+		sum = pseudo_sum_of(&packet->tuple, IPPROTO_ICMPV6, bytes, true);
 #pragma nounroll
 	for (__u32 i = 0; i < LONGEST_ERROR / SUMMED_AT_ONCE; i = loop_next(i)) {
 		__u32 word[SUMMED_AT_ONCE / 4] = {}, at = i * SUMMED_AT_ONCE, left;
@@ -438,7 +438,10 @@ static __always_inline bool outer_is_ours(struct __sk_buff *ctx, const struct pa
 /* Whether a packet was put in a tunnel to `endpoint` here; it is of the flow that is noted then. */
 static __always_inline bool is_tunnelled(struct passage *passage, const struct address *endpoint)
 {
-	return flow_lookup(&passage->packet.tuple, &passage->flow) &&
+	const struct tuple *tuple = &passage->packet.tuple;
+	const struct node *node = node_get();
+
+	return node && flow_find(tuple, flow_hash(tuple, node->hash_key), &passage->flow) &&
 	       flow_kind(passage->flow.lock) == FLOW_FORWARD &&
 	       flow_path(passage->flow.lock) == FLOW_TUNNEL &&
 	       !address_difference(&passage->flow.backend, endpoint);
@@ -507,7 +510,7 @@ __noinline int inner_read(struct __sk_buff *ctx, struct passage *passage)
 static __always_inline __u64 inner_rewrite(struct __sk_buff *ctx, const struct packet *inner,
 					   const struct tuple *wanted)
 {
-	__u64 addresses = sum_of_addresses(&inner->tuple, wanted);
+	__u64 addresses = sum_of_addresses(&inner->tuple, wanted, inner->ipv6);
 	__u64 ports_sum = sum_of_ports(&inner->tuple, wanted), sum = ports_sum;
 	__u32 ports = tuple_ports(wanted), offset = inner->transport + UDP_CHECK_OFFSET;
 	__u16 check, after;
@@ -559,7 +562,7 @@ __noinline int icmp_translate(struct __sk_buff *ctx, struct passage *passage)
 	packet = &passage->packet;
 	inner = &passage->inner;
 	tuple_turn(&inner->tuple, &known);
-	if (!flow_lookup(&known, &passage->flow))
+	if (!flow_find(&known, flow_hash(&known, node->hash_key), &passage->flow))
 		return FLOW_FREE;
 	kind = flow_kind(passage->flow.lock);
 	if (!passage_may_translate(passage))
@@ -586,7 +589,7 @@ __noinline int icmp_translate(struct __sk_buff *ctx, struct passage *passage)
 	passage->wanted.source_port = packet->tuple.source_port;
 	passage->wanted.destination_port = packet->tuple.destination_port;
 	if (packet->ipv6) {
-		outer = sum_of_addresses(&packet->tuple, &passage->wanted);
+		outer = sum_of_addresses(&packet->tuple, &passage->wanted, true);
 		bpf_l4_csum_replace(ctx, packet->transport + 2, 0, sum_fold32(outer),
 				    BPF_F_PSEUDO_HDR);
 	}

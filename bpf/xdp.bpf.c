@@ -80,7 +80,7 @@ static __always_inline bool checksum_is_partial(const struct headers *headers,
 		return !*(const __u32 *)check;
 	if (headers->protocol == FLOW_UDP && !*(const __u16 *)check)
 		return false;
-	sum = pseudo_sum(&packet->tuple, transport_bytes(packet));
+	sum = pseudo_sum(&packet->tuple, transport_bytes(packet), headers->is_ipv6);
 	return *(const __u16 *)check == (sum == 0xffff ? 0 : sum) || *(const __u16 *)check == sum;
 }
 
@@ -124,7 +124,7 @@ static __always_inline void network_rewrite(const struct headers *headers, __u64
  * The row that leads to where a flow's packets go: the one that it keeps, or another one if that is
  * out of force. Once in a while the kernel is asked whether it still says so.
  */
-static __always_inline struct hop *flow_hop(struct xdp_md *ctx, struct flow *flow,
+static __always_inline struct hop *flow_hop(struct xdp_md *ctx, __u64 found,
 					    const struct passage *passage, __u32 now)
 {
 	struct hop *hop = hop_lookup(passage->flow.hop);
@@ -136,8 +136,8 @@ static __always_inline struct hop *flow_hop(struct xdp_md *ctx, struct flow *flo
 		hop->checked = now; /* others need not ask at the same time */
 	if (!fib_find(ctx, ctx->ingress_ifindex, &passage->wanted, &way))
 		way.hop = 0;
-	if (flow && way.hop != passage->flow.hop)
-		flow->hop = way.hop;
+	if (way.hop != passage->flow.hop)
+		flow_lead(found, way.hop);
 	return hop_lookup(way.hop);
 }
 
@@ -146,7 +146,7 @@ static __always_inline void headers_rewrite(const struct headers *headers, void 
 					    const struct passage *passage)
 {
 	const struct tuple *wanted = &passage->wanted;
-	__u64 sum = sum_of_addresses(&passage->packet.tuple, wanted);
+	__u64 sum = sum_of_addresses(&passage->packet.tuple, wanted, headers->is_ipv6);
 
 	checksum_rewrite(headers, &passage->packet, check, sum, wanted);
 	*(__u32 *)headers->transport = tuple_ports(wanted);
@@ -263,8 +263,8 @@ static __always_inline int handle(struct xdp_md *ctx, bool ipv6)
 	const struct node *node = node_get();
 	struct headers headers;
 	struct packet *packet;
-	struct flow *flow;
 	struct hop *hop;
+	__u64 found;
 	__u32 now;
 
 	if (!passage || !node)
@@ -278,12 +278,13 @@ static __always_inline int handle(struct xdp_md *ctx, bool ipv6)
 		return XDP_PASS;
 	headers.protocol = protocol_from_ip(ipv6 ? headers.ipv6->nexthdr : headers.ipv4->protocol);
 	now = flow_now();
-	flow = flow_lookup(&packet->tuple, &passage->flow);
-	if (flow && flow_is_over(&passage->flow, packet, now)) {
+	passage->hash = flow_hash(&packet->tuple, node->hash_key);
+	found = flow_find(&packet->tuple, passage->hash, &passage->flow);
+	if (found && flow_is_over(&passage->flow, packet, now)) {
 		flow_end(&passage->flow, passage->flow.lock);
-		flow = NULL;
+		found = 0;
 	}
-	if (!flow) {
+	if (!found) {
 		int action = begin(ctx, passage, &headers);
 
 		if (action != XDP_TX)
@@ -293,11 +294,11 @@ static __always_inline int handle(struct xdp_md *ctx, bool ipv6)
 	    flow_path(passage->flow.lock) != FLOW_TUNNEL)
 		return XDP_PASS;
 	flow_wanted(&passage->flow, node, &passage->wanted);
-	hop = flow_hop(ctx, flow, passage, now);
+	hop = flow_hop(ctx, found, passage, now);
 	if (!hop || is_overheard(ctx, &headers, &passage->heard, hop, now))
 		return XDP_PASS;
-	if (flow)
-		flow_meet(flow, &passage->flow, packet, now);
+	if (found)
+		flow_meet(found, &passage->flow, packet, now);
 	return send(ctx, &headers, passage, hop);
 }
 

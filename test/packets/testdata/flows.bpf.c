@@ -116,53 +116,53 @@ static __always_inline bool flow_is_torn(const struct flow *flow)
 	       flow->client_port != bpf_htons(same_port ? 2000 : 2000 + flow->client.word[1]);
 }
 
-/* flow_lookup() with a pause, and as it would be if the lock were not read again after it. */
-static __always_inline struct flow *lookup_slowly(const struct tuple *tuple, struct flow *copy)
+/* flow_find() with a pause, and as it would be if the lock were not read again after it. */
+static __always_inline bool lookup_slowly(const struct tuple *tuple, __u64 hash, struct flow *copy)
 {
-	__u64 found = flow_find(tuple);
-	struct flow *flow = flow_at(found);
+	__u64 found = flow_find(tuple, hash, NULL);
+	const struct flow *flow = flow_at(found);
 
 	if (!flow)
-		return NULL;
+		return false;
 	pause();
 	*copy = *flow;
 	barrier();
 	copy->lock = without == WITHOUT_RECHECK ? found >> 32 : READ_ONCE(flow->lock);
-	return (copy->lock ^ (__u32)(found >> 32)) & FLOW_IDENTITY ? NULL : flow;
+	return !((copy->lock ^ (__u32)(found >> 32)) & FLOW_IDENTITY);
 }
 
-/* flow_lookup() as it would be if hashes were compared in place of addresses. */
-static __always_inline struct flow *lookup_loosely(const struct tuple *tuple, struct flow *copy)
+/* flow_find() as it would be if hashes were compared in place of addresses. */
+static __always_inline bool lookup_loosely(const struct tuple *tuple, __u64 hash, struct flow *copy)
 {
-	const struct node *node = node_get();
-	__u64 hash;
-
-	if (!node)
-		return NULL;
-	hash = flow_hash(tuple, node->hash_key);
 #pragma nounroll
 	for (__u32 i = 0; i < 2 * FLOW_WAYS; i = loop_next(i)) {
 		struct flow *flow = flow_at(flow_candidate(hash, i) + 1);
 		__u32 lock, difference;
 
 		if (!flow)
-			return NULL;
+			return false;
 		lock = READ_ONCE(flow->lock);
 		*copy = *flow;
 		copy->lock = READ_ONCE(flow->lock);
 		difference = address_hash(&copy->client) ^ address_hash(&tuple->source);
 		if (copy->lock == lock && flow_kind(lock) == FLOW_FORWARD && !(lock & FLOW_BUSY) &&
 		    !(difference & 0xff))
-			return flow;
+			return true;
 	}
-	return NULL;
+	return false;
 }
 
-static __always_inline struct flow *lookup(const struct tuple *tuple, struct flow *copy)
+static __always_inline bool lookup(const struct tuple *tuple, struct flow *copy)
 {
+	const struct node *node = node_get();
+	__u64 hash;
+
+	if (!node)
+		return false;
+	hash = flow_hash(tuple, node->hash_key);
 	if (without == WITHOUT_WHOLE)
-		return lookup_loosely(tuple, copy);
-	return pause_ns ? lookup_slowly(tuple, copy) : flow_lookup(tuple, copy);
+		return lookup_loosely(tuple, hash, copy);
+	return pause_ns ? lookup_slowly(tuple, hash, copy) : flow_find(tuple, hash, copy);
 }
 
 /*
@@ -197,25 +197,25 @@ static __always_inline int insert_slowly(const struct flow *flow, __u64 hash)
 static __always_inline int insert_unasked(struct passage *passage, const struct node *node)
 {
 	struct flow *flow = &passage->flow;
+	__u64 hash;
 
 	flow->lock ^= FLOW_OTHER_KIND;
 	flow_tuple(flow, flow->lock, FLOW_REVERSE, node, &passage->wanted);
-	if (flow_find(&passage->wanted) ||
-	    !flow_place(flow, flow_hash(&passage->wanted, node->hash_key)))
+	hash = flow_hash(&passage->wanted, node->hash_key);
+	if (flow_find(&passage->wanted, hash, NULL) || !flow_place(flow, hash))
 		return FLOW_LOST;
 	flow->lock ^= FLOW_OTHER_KIND;
-	return flow_insert(flow, &passage->packet.tuple);
+	return flow_insert(flow, passage->hash);
 }
 
 static __always_inline int insert(struct __sk_buff *ctx, struct passage *passage,
 				  const struct node *node)
 {
-	const struct tuple *tuple = &passage->packet.tuple;
-
+	passage->hash = flow_hash(&passage->packet.tuple, node->hash_key);
 	if (without == WITHOUT_ALONE)
 		return insert_unasked(passage, node);
 	if (pause_ns)
-		return insert_slowly(&passage->flow, flow_hash(tuple, node->hash_key));
+		return insert_slowly(&passage->flow, passage->hash);
 	return passage_insert(ctx, passage);
 }
 
@@ -302,7 +302,7 @@ int look(struct __sk_buff *ctx)
 	struct stats *stats = bpf_map_lookup_elem(&race_stats, &row);
 	struct passage *passage = passage_get();
 	const struct node *node = node_get();
-	struct flow found;
+	struct flow found = {};
 
 	if (!stats || !passage || !node)
 		return 1;
