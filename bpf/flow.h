@@ -151,7 +151,7 @@ static __always_inline __u64 flow_difference(const struct flow *flow, __u32 lock
 	return 1;
 }
 
-/* Whether packets of this tuple meet a flow; if so, says where it is as flow_find() does. */
+/* Whether packets of this tuple meet a flow; if so, says where it is as flow_lookup() does. */
 static __always_inline bool flow_match(const struct flow *flow, __u32 number,
 				       const struct tuple *tuple, const struct node *node,
 				       __u64 *found)
@@ -164,8 +164,8 @@ static __always_inline bool flow_match(const struct flow *flow, __u32 number,
 	return true;
 }
 
-static __always_inline struct flow *flow_find_in(__u32 index, const struct tuple *tuple,
-						 const struct node *node, __u64 *found)
+static __always_inline struct flow *flow_lookup_in(__u32 index, const struct tuple *tuple,
+						   const struct node *node, __u64 *found)
 {
 	struct flow_set *set = bpf_map_lookup_elem(&svc_flows, &index);
 	__u32 number = index * FLOW_WAYS + 1;
@@ -184,7 +184,7 @@ static __always_inline struct flow *flow_find_in(__u32 index, const struct tuple
 	return NULL;
 }
 
-/* The flow that flow_find() found, NULL if nothing. */
+/* The flow that flow_lookup() found, NULL if nothing. */
 static __always_inline struct flow *flow_at(__u64 found)
 {
 	__u32 number = (__u32)found - 1, index = number / FLOW_WAYS;
@@ -207,7 +207,7 @@ static __always_inline bool flow_copy(const struct flow *flow, __u32 lock, struc
 	return !((copy->lock ^ lock) & FLOW_IDENTITY);
 }
 
-/* Reads what flow_find() will of a set, so that it comes in while something else is waited for. */
+/* Reads what a lookup will of a set, so that it comes in while something else is waited for. */
 static __always_inline void flow_set_prefetch(__u32 index)
 {
 	const struct flow_set *set = bpf_map_lookup_elem(&svc_flows, &index);
@@ -243,7 +243,7 @@ __noinline __u64 flow_prefetch(const struct tuple *tuple)
  * itself may be another's at any moment, and is only to be marked. Not static, so that the verifier
  * follows it once, and its callers not once for each place that it may find.
  */
-__noinline __u64 flow_find(const struct tuple *tuple, __u64 hash, struct flow *copy)
+__noinline __u64 flow_lookup(const struct tuple *tuple, __u64 hash, struct flow *copy)
 {
 	const struct node *node = node_get();
 	const struct flow *flow;
@@ -251,9 +251,9 @@ __noinline __u64 flow_find(const struct tuple *tuple, __u64 hash, struct flow *c
 
 	if (!tuple || !node)
 		return 0;
-	flow = flow_find_in(flow_first(hash), tuple, node, &found);
+	flow = flow_lookup_in(flow_first(hash), tuple, node, &found);
 	if (!flow)
-		flow = flow_find_in(flow_second(hash), tuple, node, &found);
+		flow = flow_lookup_in(flow_second(hash), tuple, node, &found);
 	if (!flow || (copy && !flow_copy(flow, found >> 32, copy)))
 		return 0;
 	return found;
@@ -521,7 +521,7 @@ __noinline __u64 flow_place(const struct flow *flow, __u64 hash)
 	return 0;
 }
 
-/* Inserts the forward half of a connection, of which flow_find() has found none. */
+/* Inserts the forward half of a connection, of which flow_lookup() has found none. */
 static __always_inline enum flow_result flow_insert(const struct flow *flow, __u64 hash)
 {
 	/* Should another CPU have done the same, one of the two is never met, and ends of itself.
@@ -541,7 +541,7 @@ __noinline int flow_insert_alone(const struct flow *flow, const struct tuple *tu
 
 	if (!flow || !tuple)
 		return FLOW_LOST;
-	found = flow_find(tuple, hash, NULL);
+	found = flow_lookup(tuple, hash, NULL);
 	if (found && !flow_expire(found, flow->last_used))
 		return FLOW_EXISTS;
 	found = flow_place(flow, hash);
@@ -566,7 +566,7 @@ static __always_inline void flow_note_half(const struct flow *copy, __u32 kind, 
 	if (!node)
 		return;
 	flow_tuple(copy, copy->lock, kind, node, &tuple);
-	found = flow_find(&tuple, flow_hash(&tuple, node->hash_key), NULL);
+	found = flow_lookup(&tuple, flow_hash(&tuple, node->hash_key), NULL);
 	flow = flow_at(found);
 	if (!flow)
 		return;
@@ -585,7 +585,7 @@ __noinline int flow_note(const struct flow *copy, __u32 own, __u32 other)
 	return 0;
 }
 
-/* Says where packets go that meet the flow that flow_find() found, if any. */
+/* Says where packets go that meet the flow that flow_lookup() found, if any. */
 static __always_inline void flow_lead(__u64 found, __u16 hop)
 {
 	struct flow *flow = flow_at(found);
@@ -594,6 +594,7 @@ static __always_inline void flow_lead(__u64 found, __u16 hop)
 		flow->hop = hop;
 }
 
+/* Says that the flow that flow_lookup() found is in use. */
 static __always_inline void flow_touch(__u64 found, __u32 now)
 {
 	struct flow *flow = flow_at(found);
@@ -602,7 +603,7 @@ static __always_inline void flow_touch(__u64 found, __u32 now)
 		flow->last_used = now;
 }
 
-/* A packet met the flow that flow_find() found: notes that it lives, is answered, or ends. */
+/* A packet met the flow that flow_lookup() found: notes that it lives, is answered, or ends. */
 static __always_inline void flow_meet(__u64 found, const struct flow *copy,
 				      const struct packet *packet, __u32 now)
 {

@@ -217,7 +217,7 @@ __noinline int translate(struct __sk_buff *ctx, struct passage *passage)
 	if (!passage || !node)
 		return TC_ACT_UNSPEC;
 	passage->hash = flow_hash(&passage->packet.tuple, node->hash_key);
-	found = flow_find(&passage->packet.tuple, passage->hash, &passage->flow);
+	found = flow_lookup(&passage->packet.tuple, passage->hash, &passage->flow);
 	if (found &&
 	    (flow_is_over(&passage->flow, &passage->packet, now) || tunnel_differs(passage))) {
 		flow_end(&passage->flow, passage->flow.lock);

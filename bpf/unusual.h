@@ -441,7 +441,7 @@ static __always_inline bool is_tunnelled(struct passage *passage, const struct a
 	const struct tuple *tuple = &passage->packet.tuple;
 	const struct node *node = node_get();
 
-	return node && flow_find(tuple, flow_hash(tuple, node->hash_key), &passage->flow) &&
+	return node && flow_lookup(tuple, flow_hash(tuple, node->hash_key), &passage->flow) &&
 	       flow_kind(passage->flow.lock) == FLOW_FORWARD &&
 	       flow_path(passage->flow.lock) == FLOW_TUNNEL &&
 	       !address_difference(&passage->flow.backend, endpoint);
@@ -562,7 +562,7 @@ __noinline int icmp_translate(struct __sk_buff *ctx, struct passage *passage)
 	packet = &passage->packet;
 	inner = &passage->inner;
 	tuple_turn(&inner->tuple, &known);
-	if (!flow_find(&known, flow_hash(&known, node->hash_key), &passage->flow))
+	if (!flow_lookup(&known, flow_hash(&known, node->hash_key), &passage->flow))
 		return FLOW_FREE;
 	kind = flow_kind(passage->flow.lock);
 	if (!passage_may_translate(passage))

@@ -279,7 +279,7 @@ static __always_inline int handle(struct xdp_md *ctx, bool ipv6)
 	headers.protocol = protocol_from_ip(ipv6 ? headers.ipv6->nexthdr : headers.ipv4->protocol);
 	now = flow_now();
 	passage->hash = flow_hash(&packet->tuple, node->hash_key);
-	found = flow_find(&packet->tuple, passage->hash, &passage->flow);
+	found = flow_lookup(&packet->tuple, passage->hash, &passage->flow);
 	if (found && flow_is_over(&passage->flow, packet, now)) {
 		flow_end(&passage->flow, passage->flow.lock);
 		found = 0;

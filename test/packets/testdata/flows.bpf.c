@@ -116,10 +116,10 @@ static __always_inline bool flow_is_torn(const struct flow *flow)
 	       flow->client_port != bpf_htons(same_port ? 2000 : 2000 + flow->client.word[1]);
 }
 
-/* flow_find() with a pause, and as it would be if the lock were not read again after it. */
+/* flow_lookup() with a pause, and as it would be if the lock were not read again after it. */
 static __always_inline bool lookup_slowly(const struct tuple *tuple, __u64 hash, struct flow *copy)
 {
-	__u64 found = flow_find(tuple, hash, NULL);
+	__u64 found = flow_lookup(tuple, hash, NULL);
 	const struct flow *flow = flow_at(found);
 
 	if (!flow)
@@ -131,7 +131,7 @@ static __always_inline bool lookup_slowly(const struct tuple *tuple, __u64 hash,
 	return !((copy->lock ^ (__u32)(found >> 32)) & FLOW_IDENTITY);
 }
 
-/* flow_find() as it would be if hashes were compared in place of addresses. */
+/* flow_lookup() as it would be if hashes were compared in place of addresses. */
 static __always_inline bool lookup_loosely(const struct tuple *tuple, __u64 hash, struct flow *copy)
 {
 #pragma nounroll
@@ -162,7 +162,7 @@ static __always_inline bool lookup(const struct tuple *tuple, struct flow *copy)
 	hash = flow_hash(tuple, node->hash_key);
 	if (without == WITHOUT_WHOLE)
 		return lookup_loosely(tuple, hash, copy);
-	return pause_ns ? lookup_slowly(tuple, hash, copy) : flow_find(tuple, hash, copy);
+	return pause_ns ? lookup_slowly(tuple, hash, copy) : flow_lookup(tuple, hash, copy);
 }
 
 /*
@@ -202,7 +202,7 @@ static __always_inline int insert_unasked(struct passage *passage, const struct 
 	flow->lock ^= FLOW_OTHER_KIND;
 	flow_tuple(flow, flow->lock, FLOW_REVERSE, node, &passage->wanted);
 	hash = flow_hash(&passage->wanted, node->hash_key);
-	if (flow_find(&passage->wanted, hash, NULL) || !flow_place(flow, hash))
+	if (flow_lookup(&passage->wanted, hash, NULL) || !flow_place(flow, hash))
 		return FLOW_LOST;
 	flow->lock ^= FLOW_OTHER_KIND;
 	return flow_insert(flow, passage->hash);
