@@ -227,6 +227,26 @@ __noinline int leads_inside(struct PROGRAM_CONTEXT *ctx, __u32 ifindex, const st
 	return !device || device->is_inside;
 }
 
+/* This node's address that the kernel prefers, an index in svc_node; 0: none that is known. */
+static __always_inline __u32 fib_source(const struct bpf_fib_lookup *fib, bool ipv4)
+{
+	struct address preferred;
+
+	fib_address(&preferred, ipv4 ? AF_INET : AF_INET6, fib->ipv6_src);
+	return source_find(&preferred);
+}
+
+/* Keeps a way as a row of svc_hops, with the header that leads there. */
+static __always_inline void fib_keep(const struct bpf_fib_lookup *fib, bool ipv4, struct way *way)
+{
+	__u8 header[14] = {};
+
+	__builtin_memcpy(header, fib->dmac, 6);
+	__builtin_memcpy(header + 6, fib->smac, 6);
+	*(__be16 *)(header + 12) = ipv4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	hop_keep(way, header, flow_now());
+}
+
 /*
  * The way that the kernel would send a packet that came in by `ifindex`. False: none. Not static,
  * so that the verifier follows it once.
@@ -236,7 +256,6 @@ __noinline int fib_find(struct PROGRAM_CONTEXT *ctx, __u32 ifindex, const struct
 {
 	struct bpf_fib_lookup fib = {};
 	const struct device *device;
-	__u8 header[14] = {};
 	long result;
 	bool ipv4;
 
@@ -253,17 +272,11 @@ __noinline int fib_find(struct PROGRAM_CONTEXT *ctx, __u32 ifindex, const struct
 	way->sends_frames = device && device->sends_frames && result == BPF_FIB_LKUP_RET_SUCCESS;
 	way->source = device ? ipv4 ? device->source_ipv4 : device->source_ipv6 : 0;
 	if (fib_has_source) {
-		struct address preferred;
-		__u32 found;
+		__u32 found = fib_source(&fib, ipv4);
 
-		fib_address(&preferred, ipv4 ? AF_INET : AF_INET6, fib.ipv6_src);
-		found = source_find(&preferred);
 		way->source = found ? found : way->source;
 	}
-	__builtin_memcpy(header, fib.dmac, 6);
-	__builtin_memcpy(header + 6, fib.smac, 6);
-	*(__be16 *)(header + 12) = ipv4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
-	hop_keep(way, header, flow_now());
+	fib_keep(&fib, ipv4, way);
 	return true;
 }
 

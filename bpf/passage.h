@@ -269,7 +269,6 @@ __noinline int passage_insert(struct PROGRAM_CONTEXT *ctx, struct passage *passa
 	const struct node *node = node_get();
 	int result = FLOW_EXISTS;
 	struct flow *flow;
-	bool rewrites;
 	__u64 hash;
 	__u16 hop;
 
@@ -278,19 +277,18 @@ __noinline int passage_insert(struct PROGRAM_CONTEXT *ctx, struct passage *passa
 	flow = &passage->flow;
 	if (flow_path(flow->lock) == FLOW_TUNNEL) /* no reply comes by here */
 		return flow_insert(flow, passage->hash);
-	rewrites = flow_source(flow->lock);
 	hop = flow->hop;
 	flow->hop = 0; /* the way back is found by the first reply */
 	flow->lock ^= FLOW_OTHER_KIND;
 #pragma nounroll
 	for (__u32 attempt = 0; attempt < PORT_ATTEMPTS; attempt = loop_next(attempt)) {
 		flow->source_port = port_at(attempt, passage, node);
-		if (!attempt && rewrites && node->nat_count &&
+		if (!attempt && flow_source(flow->lock) && node->nat_count &&
 		    !port_is_foreign(bpf_ntohs(flow->source_port), node))
 			continue;
 		flow_tuple(flow, flow->lock, FLOW_REVERSE, node, &passage->wanted);
 		hash = flow_prefetch(&passage->wanted);
-		if (rewrites && port_is_taken(ctx, &passage->wanted))
+		if (flow_source(flow->lock) && port_is_taken(ctx, &passage->wanted))
 			continue;
 		result = flow_insert_alone(flow, &passage->wanted, hash);
 		if (result != FLOW_EXISTS)

@@ -167,11 +167,10 @@ static __always_inline int deliver(struct __sk_buff *ctx, __u64 found, struct pa
 {
 	const struct device *device;
 	struct way way = {};
-	struct tuple back;
 
 	skb_rewrite(ctx, passage, false);
-	tuple_turn(&passage->wanted, &back);
-	passage->wanted = back;
+	passage->packet.tuple = passage->wanted;
+	tuple_turn(&passage->packet.tuple, &passage->wanted);
 	if (!skb_way(ctx, found, passage, &way) || way.ifindex == ctx->ifindex)
 		return TC_ACT_UNSPEC;
 	device = device_lookup(way.ifindex);
