@@ -392,12 +392,15 @@ __noinline int icmp_is_summed(struct __sk_buff *ctx, const struct packet *packet
 		sum = pseudo_sum_of(&packet->tuple, IPPROTO_ICMPV6, bytes, true);
 #pragma nounroll
 	for (__u32 i = 0; i < LONGEST_ERROR / SUMMED_AT_ONCE; i = loop_next(i)) {
-		__u32 word[SUMMED_AT_ONCE / 4] = {}, at = i * SUMMED_AT_ONCE, left;
+		__u32 word[SUMMED_AT_ONCE / 4] = {}, at = i * SUMMED_AT_ONCE, more;
 
 		if (bytes <= at)
 			break;
-		left = bytes - at < SUMMED_AT_ONCE ? bytes - at : SUMMED_AT_ONCE;
-		if (bpf_skb_load_bytes(ctx, packet->transport + at, word, left))
+		more = bytes - at - 1; /* so that Linux 6.1 sees that one byte at least is read */
+		if (more >= SUMMED_AT_ONCE)
+			more = SUMMED_AT_ONCE - 1;
+		barrier_var(more);
+		if (bpf_skb_load_bytes(ctx, packet->transport + at, word, more + 1))
 			return false;
 		sum = bpf_csum_diff(NULL, 0, word, sizeof(word), sum);
 	}
