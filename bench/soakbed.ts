@@ -211,9 +211,9 @@ export class SoakBed {
     this.#agents.set(node, agent);
   }
 
-  /** Changes one thing after the other until the signal says that it is enough. */
+  /** Changes one thing after the other, each at least once, until the signal says: enough. */
   async churn(signal: AbortSignal): Promise<void> {
-    for (let turn = 0; !signal.aborted; turn++) {
+    for (let turn = 0; turn < RARELY || !signal.aborted; turn++) {
       await delay(PAUSE_MS);
       if (turn % RARELY === 1) await this.#changeMac();
       else if (turn % (2 * RARELY) === 3) await this.#restartAgent();
