@@ -26,9 +26,9 @@ const RULES: readonly Amount[] = [
   { services: 100, endpoints: 10 },
   { services: 1000, endpoints: 10 },
 ];
-/** Within the first the runtime collects what a start left behind, if it finds itself idle. */
+/** Within the usual first of them agents collect what their start left behind (leftovers.ts). */
 const TIMES = {
-  usual: { settleMs: 30_000, idleSeconds: 5 },
+  usual: { settleMs: 10_000, idleSeconds: 5 },
   quick: { settleMs: 1000, idleSeconds: 1 },
 } as const;
 
