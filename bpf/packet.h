@@ -22,7 +22,7 @@
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
-/* Who sends to whom; both ports are one aligned u32. */
+/* Who sends to whom; both ports are one aligned u32, and two words of an address one u64. */
 struct tuple {
 	struct address source;
 	struct address destination;

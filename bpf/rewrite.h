@@ -75,9 +75,11 @@ static __always_inline __u16 pseudo_sum_of(const struct tuple *tuple, __u8 proto
 	__u64 sum = bpf_htonl(bytes) + (__u64)bpf_htonl(protocol);
 
 #pragma unroll
-	for (int i = 0; i < 4; i++)
-		if (ipv6 || i == 3)
-			sum += (__u64)tuple->source.word[i] + tuple->destination.word[i];
+	for (int i = 0; i < 4; i++) {
+		if (!ipv6 && i < 3)
+			continue;
+		sum += (__u64)tuple->source.word[i] + tuple->destination.word[i];
+	}
 	return sum_fold(sum);
 }
 

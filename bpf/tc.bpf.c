@@ -169,7 +169,7 @@ static __always_inline int deliver(struct __sk_buff *ctx, __u64 found, struct pa
 	struct way way = {};
 
 	skb_rewrite(ctx, passage, false);
-	passage->packet.tuple = passage->wanted;
+	passage->packet.tuple = passage->wanted; /* as it is now */
 	tuple_turn(&passage->packet.tuple, &passage->wanted);
 	if (!skb_way(ctx, found, passage, &way) || way.ifindex == ctx->ifindex)
 		return TC_ACT_UNSPEC;

@@ -65,6 +65,7 @@ export function chooseServices(
   choice: SeriesChoice,
 ): { connected: readonly ServiceCounters[]; refused: readonly ServiceCounters[] } {
   if ("names" in choice) {
+    // One by one: an array of all would hold as many objects as there are Services at once.
     const named: ServiceCounters[] = [];
     for (const counters of all)
       if (choice.names.has(counters.key.slice(0, counters.key.indexOf(":")))) named.push(counters);
