@@ -68,7 +68,10 @@ for (const [flag, size, map, error] of SIZES)
       t.is(await ask(stage, 2), error);
       await stage.withdraw("1");
       await waitFor(async () => (await ask(stage, 2)) === "pod-b", { what: "room to be used" });
-      t.regex(stage.agentOutput(), /Programmed "test\/s2:\/TCP\/4" after all/);
+      // The agent says so once it has written, and by then the Service may have been asked.
+      const after = /Programmed "test\/s2:\/TCP\/4" after all/;
+      await waitFor(() => after.test(stage.agentOutput()), { what: "the agent to say so" });
+      t.regex(stage.agentOutput(), after);
     }),
   );
 
