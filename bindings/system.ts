@@ -1,6 +1,15 @@
 // What the agent needs from the kernel beside BPF: locks, barriers, mounts, namespaces.
 // It knows no map and no program.
-import { closeSync, constants, openSync, readFileSync, statfsSync, statSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  openSync,
+  readFileSync,
+  readSync,
+  statfsSync,
+  statSync,
+} from "node:fs";
 import { arch } from "node:process";
 import { BpfError, errnoName } from "./errors.ts";
 import { lastErrno, loadLibbpf, loadLibc } from "./libbpf.ts";
@@ -13,6 +22,8 @@ const EAGAIN = 11;
 const MEMBARRIER_CMD_GLOBAL = 1;
 const MEMBARRIER: Readonly<Record<string, number>> = { x64: 324, arm64: 283 };
 const KERNEL_BTF = "/sys/kernel/btf/vmlinux";
+/** Since Linux 6.2 and 6.7. */
+const FEATURES = ["bpf_rdonly_cast", "BPF_FIB_LOOKUP_SRC"] as const;
 const AF_INET = 2;
 const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
 const SOL_SOCKET = 1;
@@ -26,7 +37,10 @@ export interface FolderLock {
   release(): void;
 }
 
+export type KernelFeature = (typeof FEATURES)[number];
+
 let cpus: number | undefined;
+let features: Set<KernelFeature> | undefined;
 
 /** CPUs that the kernel may ever have: the number of values of a per-CPU element. */
 export function possibleCpus(): number {
@@ -38,16 +52,37 @@ export function possibleCpus(): number {
   return cpus;
 }
 
+/** Whether the running kernel has what not every one has that we run on. False if it has no BTF. */
+export function kernelHas(feature: KernelFeature): boolean {
+  features ??= findKernelNames(FEATURES);
+  return features.has(feature);
+}
+
 /**
- * Whether the running kernel has a type, function or enumerator of this name, by its BTF. False if
- * it has no BTF.
+ * Which of these are types, functions or enumerators of the running kernel, by its BTF. Of that only
+ * the strings are read, since the kernel hands it out page by page (struct btf_header).
  */
-export function kernelHas(name: string): boolean {
+export function findKernelNames<Name extends string>(names: readonly Name[]): Set<Name> {
+  if (!existsSync(KERNEL_BTF)) return new Set();
+  const fd = openSync(KERNEL_BTF, constants.O_RDONLY);
   try {
-    return readFileSync(KERNEL_BTF).includes(`\0${name}\0`);
-  } catch {
-    return false;
+    const header = readAt(fd, { from: 0, bytes: 24 });
+    const [bytes, offset] = [header.readUInt32LE(20), header.readUInt32LE(16)];
+    const strings = readAt(fd, { from: header.readUInt32LE(4) + offset, bytes });
+    return new Set(names.filter((name) => strings.includes(`\0${name}\0`)));
+  } finally {
+    closeSync(fd);
   }
+}
+
+function readAt(fd: number, { from, bytes }: { from: number; bytes: number }): Buffer {
+  const buffer = Buffer.alloc(bytes);
+  for (let at = 0; at < bytes; ) {
+    const got = readSync(fd, buffer, at, bytes - at, from + at);
+    if (got === 0) break;
+    at += got;
+  }
+  return buffer;
 }
 
 /**
