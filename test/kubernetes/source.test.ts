@@ -330,6 +330,25 @@ for (const resource of ["nodes", "servicecidrs"])
     },
   );
 
+for (const resource of ["nodes", "servicecidrs"])
+  test.serial(
+    `the rest does not wait for ever for ${resource} that the server fails at`,
+    async (t) => {
+      const scene = await Scene.create(t);
+      const { server, recorder } = scene;
+      const release = server.faults.add({
+        resource,
+        effect: { kind: "status", code: 500 },
+      });
+      await scene.start();
+      t.true(server.faults.hits >= 5, "it is given some time");
+      t.true(recorder.problems.some((message) => /Cannot watch .*500.*asked again/.test(message)));
+      release();
+      await scene.settle("all");
+      await waitFor(() => recorder.resolutions.length > 0, { what: "the end of the problem" });
+    },
+  );
+
 test.serial("without the right to services nothing is synced until it is given", async (t) => {
   const scene = await Scene.create(t);
   const { server, recorder } = scene;

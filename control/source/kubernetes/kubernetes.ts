@@ -17,6 +17,8 @@ import { type BackoffOptions, type Clock, machineClock } from "./time.ts";
 
 /** Codes that say that a resource is not to be had: it has no objects for us then. */
 const NOT_TO_BE_HAD: readonly number[] = [403, 404];
+/** After so many failures all else, once it is known, does not wait for a resource any more. */
+const PATIENCE = 5;
 const BACKOFF: BackoffOptions = { firstMs: 500, lastMs: 30_000 };
 
 export interface KubernetesOptions {
@@ -126,6 +128,7 @@ export class KubernetesSource implements Source {
     const { resource, replica } = parts;
     const { backoff = BACKOFF } = this.#options;
     const outage = this.#newOutage();
+    let failures = 0;
     const name = resource.title.replaceAll(" ", "_");
     const statistics = { resource: name, watches: 0, lastEventMs: undefined as number | undefined };
     this.#statistics.push(statistics);
@@ -153,8 +156,10 @@ export class KubernetesSource implements Source {
           // A server that refuses this alone is itself well, and this may never be.
           if (error instanceof ApiError) this.#serverOutage.end(resource);
         }
-        const code = error instanceof ApiError ? error.code : 0;
-        if (!resource.isRequired && NOT_TO_BE_HAD.includes(code)) this.#settle(resource);
+        if (resource.isRequired) return;
+        if (this.#knowsRequired) failures++;
+        const isNotToBeHad = error instanceof ApiError && NOT_TO_BE_HAD.includes(error.code);
+        if (isNotToBeHad || failures >= PATIENCE) this.#settle(resource);
       },
       onWell: () => {
         outage.end();
@@ -168,6 +173,11 @@ export class KubernetesSource implements Source {
       problem: (message) => this.#sink?.problem(message),
       resolved: (message) => this.#sink?.resolved(message),
     });
+  }
+
+  /** Whether all is known that nothing may be programmed without. */
+  get #knowsRequired(): boolean {
+    return ![...this.#unsettled].some(({ isRequired }) => isRequired);
   }
 
   /** A resource is known as a whole, or known not to be had. */
