@@ -303,6 +303,15 @@ labTest("inside the shell the machine's network is out of reach", async (t) => {
   );
 });
 
+labTest("inside the shell the only cgroup tree is its own", async (t) => {
+  const mounts = fs.readFileSync("/proc/self/mountinfo", "utf8").split("\n");
+  const trees = mounts.filter((line) => line.includes(" - cgroup2 "));
+  t.deepEqual(
+    trees.map((line) => line.split(" ").slice(3, 5)),
+    [["/", "/sys/fs/cgroup"]],
+  );
+});
+
 test("outside its shell a lab refuses to be made", async (t) => {
   const script = `const { Lab } = await import("${labUrl}"); await Lab.create();`;
   const { BPFSVC_LAB: _, ...env } = process.env;

@@ -30,6 +30,17 @@ mount_tree() {
 	mount -t cgroup2 none "$tree" || fail "Cannot mount cgroup v2: the kernel needs CONFIG_CGROUPS"
 }
 
+# Takes the machine's own cgroup v2 trees out of this mount namespace: an agent takes the first that
+# it finds, and what it attaches there is the whole machine's. The outer process's are on top.
+hide_trees() {
+	umount -l "$tree"
+	umount -l "$tree"
+	sed -n 's/^\([^ ]* \)\{4\}\([^ ]*\) .* - cgroup2 .*/\2/p' /proc/self/mountinfo |
+		while read -r mounted; do
+			umount -l "$(printf '%b' "$mounted")" || fail "Cannot hide '$mounted'"
+		done
+}
+
 # A bare chroot's root is no mount point, so its mounts cannot be made private. That does no
 # harm where no mount is shared with other namespaces to begin with.
 choose_propagation() {
@@ -123,6 +134,7 @@ inner() {
 	mkdir -p /run/netns
 	mount -t tmpfs none /run/netns
 	mount -t bpf none /sys/fs/bpf || fail "Cannot mount bpffs: the kernel needs CONFIG_BPF_SYSCALL"
+	hide_trees
 	mount_tree
 	ip link set lo up
 	PATH=$(machine_path)
