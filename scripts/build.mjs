@@ -130,9 +130,6 @@ async function bundleCommand() {
     },
     outdir: "dist",
     format: "cjs",
-    // Half as much to read and parse; names stay, for the sake of stack traces.
-    minifySyntax: true,
-    minifyWhitespace: true,
     supported: { "dynamic-import": false },
     define: { BPFSVC_VERSION: JSON.stringify(version), "import.meta.dirname": "__dirname" },
     plugins: [apart],
