@@ -59,8 +59,8 @@ export function kernelHas(feature: KernelFeature): boolean {
 }
 
 /**
- * Which of these are types, functions or enumerators of the running kernel, by its BTF. Of that only
- * the strings are read, since the kernel hands it out page by page (struct btf_header).
+ * Which of these are types, functions or enumerators of the running kernel, by its BTF. Of that
+ * only the strings are read: the kernel hands it out page by page (struct btf_header).
  */
 export function findKernelNames<Name extends string>(names: readonly Name[]): Set<Name> {
   if (!existsSync(KERNEL_BTF)) return new Set();
