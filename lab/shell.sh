@@ -31,13 +31,16 @@ mount_tree() {
 }
 
 # Takes the machine's own cgroup v2 trees out of this mount namespace: an agent takes the first that
-# it finds, and what it attaches there is the whole machine's. The outer process's are on top.
+# it can see, and what it attaches there is the whole machine's. On top are the outer process's two
+# mounts; a tree that lies under another mount nobody can see.
 hide_trees() {
 	umount -l "$tree"
 	umount -l "$tree"
 	sed -n 's/^\([^ ]* \)\{4\}\([^ ]*\) .* - cgroup2 .*/\2/p' /proc/self/mountinfo |
 		while read -r mounted; do
-			umount -l "$(printf '%b' "$mounted")" || fail "Cannot hide '$mounted'"
+			mounted=$(printf '%b' "$mounted")
+			[ "$(stat -f -c %T "$mounted" 2>/dev/null)" = cgroup2fs ] || continue
+			umount -l "$mounted" || fail "Cannot hide '$mounted'"
 		done
 }
 
