@@ -310,7 +310,7 @@ test.serial("a silent watch is begun again where it was", async (t) => {
   t.true(later.every(({ query }) => query.sendInitialEvents === undefined));
 });
 
-for (const resource of ["nodes", "servicecidrs"])
+for (const resource of ["nodes", "servicecidrs"]) {
   test.serial(
     `without the right to ${resource} the rest goes on, and the right is named`,
     async (t) => {
@@ -330,16 +330,12 @@ for (const resource of ["nodes", "servicecidrs"])
     },
   );
 
-for (const resource of ["nodes", "servicecidrs"])
   test.serial(
-    `the rest does not wait for ever for ${resource} that the server fails at`,
+    `the rest does not wait for ever for ${resource} that are answered 500`,
     async (t) => {
       const scene = await Scene.create(t);
       const { server, recorder } = scene;
-      const release = server.faults.add({
-        resource,
-        effect: { kind: "status", code: 500 },
-      });
+      const release = server.faults.add({ resource, effect: { kind: "status", code: 500 } });
       await scene.start();
       t.true(server.faults.hits >= 5, "it is given some time");
       t.true(recorder.problems.some((message) => /Cannot watch .*500.*asked again/.test(message)));
@@ -348,6 +344,20 @@ for (const resource of ["nodes", "servicecidrs"])
       await waitFor(() => recorder.resolutions.length > 0, { what: "the end of the problem" });
     },
   );
+
+  test.serial(`the rest waits for ${resource} while their connections break`, async (t) => {
+    const scene = await Scene.create(t);
+    const { server, recorder } = scene;
+    const release = server.faults.add({ resource, effect: { kind: "reset" } });
+    const started = scene.start();
+    await waitFor(() => server.faults.hits > 20, { what: "attempts" });
+    t.is(recorder.syncs, 0);
+    release();
+    await started;
+    await scene.settle("all");
+    t.is(recorder.syncs, 1);
+  });
+}
 
 test.serial("without the right to services nothing is synced until it is given", async (t) => {
   const scene = await Scene.create(t);

@@ -17,8 +17,11 @@ import { type BackoffOptions, type Clock, machineClock } from "./time.ts";
 
 /** Codes that say that a resource is not to be had: it has no objects for us then. */
 const NOT_TO_BE_HAD: readonly number[] = [403, 404];
-/** After so many failures all else, once it is known, does not wait for a resource any more. */
-const PATIENCE = 5;
+/**
+ * After so many answers that are errors, a minute or so, what else is known waits no more for a
+ * resource. Of connections that fail it is not known that they would for ever.
+ */
+const PATIENCE = 8;
 const BACKOFF: BackoffOptions = { firstMs: 500, lastMs: 30_000 };
 
 export interface KubernetesOptions {
@@ -128,7 +131,7 @@ export class KubernetesSource implements Source {
     const { resource, replica } = parts;
     const { backoff = BACKOFF } = this.#options;
     const outage = this.#newOutage();
-    let failures = 0;
+    let refusals = 0;
     const name = resource.title.replaceAll(" ", "_");
     const statistics = { resource: name, watches: 0, lastEventMs: undefined as number | undefined };
     this.#statistics.push(statistics);
@@ -156,10 +159,9 @@ export class KubernetesSource implements Source {
           // A server that refuses this alone is itself well, and this may never be.
           if (error instanceof ApiError) this.#serverOutage.end(resource);
         }
-        if (resource.isRequired) return;
-        if (this.#knowsRequired) failures++;
-        const isNotToBeHad = error instanceof ApiError && NOT_TO_BE_HAD.includes(error.code);
-        if (isNotToBeHad || failures >= PATIENCE) this.#settle(resource);
+        if (resource.isRequired || !(error instanceof ApiError)) return;
+        if (this.#knowsRequired) refusals++;
+        if (NOT_TO_BE_HAD.includes(error.code) || refusals >= PATIENCE) this.#settle(resource);
       },
       onWell: () => {
         outage.end();
