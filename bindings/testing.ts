@@ -13,6 +13,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import type { ExecutionContext } from "ava";
 import { insideNetns, isCgroup2, mountBpffs, unmount } from "./system.ts";
 
@@ -55,8 +56,16 @@ export function childCgroup(t: ExecutionContext): string {
     throw new Error("No cgroup v2 tree is mounted, see /proc/self/mountinfo");
   const folder = path.join(mount, `bpfsvc-test-${process.pid}-${++cgroups}`);
   mkdirSync(folder);
-  t.teardown(() => rmdirSync(folder));
+  t.teardown(() => removeCgroup(folder));
   return folder;
+}
+
+/** Removes a cgroup. What was killed leaves it only a moment after its end was told. */
+export async function removeCgroup(folder: string): Promise<void> {
+  const events = path.join(folder, "cgroup.events");
+  const isEmpty = () => readFileSync(events, "utf8").includes("populated 0");
+  for (let tries = 0; tries < 500 && !isEmpty(); tries++) await delay(10);
+  rmdirSync(folder);
 }
 
 /** A network namespace with nothing but lo, which is up. */

@@ -1,12 +1,12 @@
 // Processes in cgroups and network namespaces of their own, and what is found of them.
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readlinkSync, rmdirSync } from "node:fs";
+import { mkdirSync, readlinkSync } from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import test, { type ExecutionContext } from "ava";
 import { netnsCookie } from "../../bindings/system.ts";
-import { childCgroup, hasRoot } from "../../bindings/testing.ts";
+import { childCgroup, hasRoot, removeCgroup } from "../../bindings/testing.ts";
 import { eachNamespace, findClients } from "./namespaces.ts";
 
 const isInside = (address: string) => address.startsWith("10.9.") || address.startsWith("fd00:9:");
@@ -100,7 +100,7 @@ function folders(t: ExecutionContext): { cgroup: string; below: string } {
   const cgroup = childCgroup(t);
   const below = path.join(cgroup, "pod");
   mkdirSync(below);
-  t.teardown(() => rmdirSync(below));
+  t.teardown(() => removeCgroup(below));
   return { cgroup, below };
 }
 
