@@ -14,6 +14,7 @@ import {
   fold,
   ICMP,
   ICMPV6,
+  isSumLeft,
   isTunnel,
   keyOf,
   type PacketRead,
@@ -138,14 +139,17 @@ export class Judge {
     if (!before) return { fault: "what is no IP packet was changed or sent" };
     const after = readFrame(out, options);
     if (!after) return { fault: "it became no IP packet" };
+    const change = { frame, before, out, after, arrival };
     const report = reportOf(before);
-    if (report) return this.#judgeTold({ frame, before, out, after, arrival }, report);
+    if (report) return this.#judgeTold(change, report);
     const isOpened = before.inner !== undefined && isTunnel(before) && !isTunnel(after);
-    const broken = after.faults & ~(isOpened ? before.inner!.faults : before.faults);
+    // An answer to a sum that seems left to a device is left to it as well.
+    const left = isAnswer(change) && isSumLeft(frame, before) ? FAULT.transportSum : 0;
+    const broken = after.faults & ~(isOpened ? before.inner!.faults : before.faults | left);
     if (broken) return { fault: `it left with ${faultNames(broken)}` };
     if (before.faults & UNSOUND && (isOpened || isRouted(frame, before, out, after)))
       return { fault: "what the stack would drop was routed" };
-    return this.#judgeChange({ frame, before, out, after, arrival });
+    return this.#judgeChange(change);
   }
 
   #judgeDrop(packet: PacketRead | undefined): Judgement {
@@ -262,6 +266,8 @@ export class Judge {
       const reply = this.#known.replied(tuple);
       if (reply?.source === after.source && reply.destination === after.destination)
         return { fate: "fragment" };
+      for (const request of this.#known.triedBetween(turn(after)))
+        if (this.#mayHaveBegun(request, turn(tuple))) return { fate: "fragment" };
       const decision = this.#oracle.decide(tuple);
       if (decision.outcome !== "endpoints" || !isKept) continue;
       if (decision.endpoints.some(({ address }) => address === to)) return { fate: "fragment" };

@@ -20,8 +20,8 @@ export class Known {
   readonly #datagrams = new Map<string, Map<string, Tuple>>();
   /** Where packets went in tunnels: the endpoints, by what was in them. */
   readonly #tunnels = new Map<string, Set<string>>();
-  /** What was asked and came to nothing that is seen: a connection may have begun. */
-  readonly #tried = new Set<string>();
+  /** What was asked and came to nothing that is seen, by addresses: a connection may have begun. */
+  readonly #tried = new Map<string, Map<string, Tuple>>();
   readonly #recent: Connection[] = [];
   #next = 0;
 
@@ -53,11 +53,22 @@ export class Known {
   /** A packet was dropped or answered, or has no ports: what it asked may have begun. */
   try(packet: PacketRead): void {
     const asked = packet.isLater ? this.datagrams(packet) : [packet.inner ?? packet];
-    for (const tuple of asked) this.#tried.add(keyOf(tuple));
+    for (const { protocol, source, destination, sourcePort, destinationPort } of asked) {
+      const tuple = { protocol, source, destination, sourcePort, destinationPort };
+      const between = addressesKey(tuple);
+      const tuples = this.#tried.get(between);
+      if (tuples) tuples.set(keyOf(tuple), tuple);
+      else this.#tried.set(between, new Map([[keyOf(tuple), tuple]]));
+    }
   }
 
   hasTried(tuple: Tuple): boolean {
-    return this.#tried.has(keyOf(tuple));
+    return this.#tried.get(addressesKey(tuple))?.has(keyOf(tuple)) ?? false;
+  }
+
+  /** What was tried so between two addresses, from any port to any. */
+  triedBetween(addresses: Addresses): Iterable<Tuple> {
+    return this.#tried.get(addressesKey(addresses))?.values() ?? [];
   }
 
   /** One of the latest, by a number from 0 to below 1. Undefined if there is none. */
@@ -104,6 +115,12 @@ export class Known {
   datagrams(later: PacketRead): Iterable<Tuple> {
     return this.#datagrams.get(datagramKey(later))?.values() ?? [];
   }
+}
+
+type Addresses = Pick<Tuple, "protocol" | "source" | "destination">;
+
+function addressesKey({ protocol, source, destination }: Addresses): string {
+  return `${protocol} ${source}${destination}`;
 }
 
 function datagramKey({ protocol, id, source, destination }: PacketRead): string {

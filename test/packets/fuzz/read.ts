@@ -195,6 +195,8 @@ function readIpv6(frame: Uint8Array, packet: PacketRead): boolean {
     if (next !== 0 && next !== 43 && next !== 44 && next !== 60) break;
     if (at + 8 > frame.length) return true;
     const own = next;
+    // Where it goes in the end, and with what, is for others to see (RFC 8200 §4.4).
+    if (own === 43 && frame[at + 3] !== 0) return true;
     next = frame[at]!;
     if (own === 44) {
       const offset = word(frame, at + 2);
@@ -241,6 +243,17 @@ function isSummed(frame: Uint8Array, packet: PacketRead): boolean {
   if (protocol === UDP && word(frame, transport + 6) === 0) return family === 4;
   const pseudo = protocol === ICMP ? 0 : pseudoSum(frame, packet);
   return fold(addBytes(pseudo, frame, transport, end)) === 0xffff;
+}
+
+/**
+ * Whether a checksum is that of the pseudo header alone, as where a device is to complete it, or by
+ * chance: nothing in a frame tells.
+ */
+export function isSumLeft(frame: Uint8Array, packet: PacketRead): boolean {
+  const { protocol, transport, end } = packet;
+  const at = transport + (protocol === TCP || protocol === UDP ? SUM_AT[protocol]! : Infinity);
+  if (transport === 0 || at + 2 > end) return false;
+  return word(frame, at) % 0xffff === fold(pseudoSum(frame, packet)) % 0xffff;
 }
 
 /** Whether another packet of the same family is all that a packet holds. */
