@@ -410,9 +410,8 @@ static __always_inline void flow_end(const struct flow *flow, __u32 lock)
 /*
  * The place where least is lost by a new flow, of free ones in the emptier set: its number in
  * svc_flows and one, and in the upper half the lock that this was judged by, which must still be
- * there when the place is taken. 0 if there is none. Never the new one's other half, which has the
- * same ports; that others with these ports do not give way either is no harm. Not static, so that
- * the verifier follows it once.
+ * there when the place is taken. 0 if there is none. Never the new one's other half. Not static, so
+ * that the verifier follows it once.
  */
 __noinline __u64 flow_search(const struct flow *flow, __u64 hash)
 {
@@ -430,7 +429,7 @@ __noinline __u64 flow_search(const struct flow *flow, __u64 hash)
 		lock = READ_ONCE(place->lock);
 		if (!(lock & FLOW_CHECKED))
 			worth = i % FLOW_WAYS; /* free: sets fill up from the first on */
-		else if (*(const __u64 *)&place->client_port != *(const __u64 *)&flow->client_port)
+		else if (flow_content_difference(place, flow))
 			worth = flow_worth(lock, flow_idle(place, flow->last_used));
 		else
 			continue;

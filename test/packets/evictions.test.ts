@@ -5,12 +5,14 @@ import { flowState, limit } from "../../bindings/layout.ts";
 import { whyNoLab } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";
 import { Bed, type FlowRecord } from "./bed.ts";
-import { ENDPOINT_PORT, makeServices, PORT } from "./services.ts";
-import { tcp, wordsOf } from "./words.ts";
+import { repair } from "./fuzz/read.ts";
+import { ENDPOINT_PORT, LOCAL_PORT, makeServices, PORT } from "./services.ts";
+import { tcp, udp, wordsOf } from "./words.ts";
 
 const labTest = needsLab(test.serial);
 const ETHERNET_AND_IPV4 = 34;
 const FLAGS = ETHERNET_AND_IPV4 + 13;
+const LAST_OF_SOURCE = ETHERNET_AND_IPV4 - 5;
 const FIN_ACK = 0x11;
 const RST = 0x04;
 const ACK = 0x10;
@@ -171,3 +173,23 @@ labTest("a flood of connections that nobody answers leaves established ones alon
   const { flow_evicted: evicted = 0 } = bed.reasons();
   t.true(evicted > 1000);
 });
+
+labTest(
+  "clients that all ask from one port, as of NTP and SIP, give way to each other",
+  async (t) => {
+    bed.forget();
+    const { at, ip } = wordsOf(4);
+    const first = await bed.frame(`${ip(at.client, at.vip)}/${udp(5060, LOCAL_PORT)}`);
+    for (let client = 1; client < 250; client++) {
+      const frame = Uint8Array.from(first);
+      frame[LAST_OF_SOURCE] = client;
+      repair(frame);
+      const run = bed.run(frame, { hook: "ingress" });
+      t.is(run.verdict, "next");
+      t.notDeepEqual(run.frame, frame, `client ${client} was not led anywhere`);
+    }
+    const { flow_lost: lost = 0, flow_evicted: evicted = 0 } = bed.reasons();
+    t.is(lost, 0);
+    t.true(evicted > 100);
+  },
+);
