@@ -651,6 +651,7 @@ export interface Service {
   affinitySeconds: number;
   guard: number;
   externalLocal: number;
+  slot: readonly [number, number, number, number, number, number, number, number, number, number, number, number, number, number, number, number];
   refused: bigint;
   dropped: bigint;
   departed: bigint;
@@ -658,18 +659,20 @@ export interface Service {
 
 /** struct service */
 export const service = {
-  bytes: 64,
+  bytes: 128,
   offset: {
     table: 0,
     affinitySeconds: 24,
     guard: 28,
     externalLocal: 29,
-    refused: 32,
-    dropped: 40,
-    departed: 48,
+    slot: 32,
+    refused: 96,
+    dropped: 104,
+    departed: 112,
   },
   stride: {
     table: 8,
+    slot: 4,
   },
   read(view: DataView, at: number): Service {
     return {
@@ -681,9 +684,27 @@ export const service = {
       affinitySeconds: view.getUint32(at + 24, true),
       guard: view.getUint8(at + 28),
       externalLocal: view.getUint8(at + 29),
-      refused: view.getBigUint64(at + 32, true),
-      dropped: view.getBigUint64(at + 40, true),
-      departed: view.getBigUint64(at + 48, true),
+      slot: [
+        view.getUint32(at + 32, true),
+        view.getUint32(at + 36, true),
+        view.getUint32(at + 40, true),
+        view.getUint32(at + 44, true),
+        view.getUint32(at + 48, true),
+        view.getUint32(at + 52, true),
+        view.getUint32(at + 56, true),
+        view.getUint32(at + 60, true),
+        view.getUint32(at + 64, true),
+        view.getUint32(at + 68, true),
+        view.getUint32(at + 72, true),
+        view.getUint32(at + 76, true),
+        view.getUint32(at + 80, true),
+        view.getUint32(at + 84, true),
+        view.getUint32(at + 88, true),
+        view.getUint32(at + 92, true),
+      ],
+      refused: view.getBigUint64(at + 96, true),
+      dropped: view.getBigUint64(at + 104, true),
+      departed: view.getBigUint64(at + 112, true),
     };
   },
   write(view: DataView, at: number, value: Service): void {
@@ -694,10 +715,26 @@ export const service = {
     view.setUint8(at + 28, value.guard);
     view.setUint8(at + 29, value.externalLocal);
     writeZeros(view, at + 30, 2);
-    view.setBigUint64(at + 32, value.refused, true);
-    view.setBigUint64(at + 40, value.dropped, true);
-    view.setBigUint64(at + 48, value.departed, true);
-    writeZeros(view, at + 56, 8);
+    view.setUint32(at + 32, value.slot[0], true);
+    view.setUint32(at + 36, value.slot[1], true);
+    view.setUint32(at + 40, value.slot[2], true);
+    view.setUint32(at + 44, value.slot[3], true);
+    view.setUint32(at + 48, value.slot[4], true);
+    view.setUint32(at + 52, value.slot[5], true);
+    view.setUint32(at + 56, value.slot[6], true);
+    view.setUint32(at + 60, value.slot[7], true);
+    view.setUint32(at + 64, value.slot[8], true);
+    view.setUint32(at + 68, value.slot[9], true);
+    view.setUint32(at + 72, value.slot[10], true);
+    view.setUint32(at + 76, value.slot[11], true);
+    view.setUint32(at + 80, value.slot[12], true);
+    view.setUint32(at + 84, value.slot[13], true);
+    view.setUint32(at + 88, value.slot[14], true);
+    view.setUint32(at + 92, value.slot[15], true);
+    view.setBigUint64(at + 96, value.refused, true);
+    view.setBigUint64(at + 104, value.dropped, true);
+    view.setBigUint64(at + 112, value.departed, true);
+    writeZeros(view, at + 120, 8);
   },
 } as const;
 
@@ -1020,6 +1057,8 @@ export const limit = {
   TABLE_LENGTH_SHIFT: 32,
   TABLE_LENGTH_BITS: 24,
   TABLE_ACTION_SHIFT: 56,
+  TABLE_ROW_BIT: 31,
+  TABLE_ROW_SLOTS: 16,
   SLOT_BACKEND_BITS: 22,
   SLOT_GENERATION_BITS: 10,
   FRONTEND_BUCKETS: 65536,
@@ -1220,7 +1259,7 @@ export const maps = {
   svc_services: {
     type: 2,
     keyBytes: 4,
-    valueBytes: 64,
+    valueBytes: 128,
     maxEntries: 65536,
     flags: 1024,
   },
@@ -1262,4 +1301,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x1b6d59f03e85034dn;
+export const layoutHash = 0x6fd0d61ba015a04cn;

@@ -310,14 +310,18 @@ static __always_inline bool choice_keep(struct choice *choice, __u64 reference)
 	return true;
 }
 
-/* The slot that a hash falls on, of a table word {offset, length}. */
-static __always_inline const __u32 *slot_lookup(__u64 word, __u32 hash)
+/* The slot that a hash falls on, of a service's table word {offset, length}. */
+static __always_inline const __u32 *slot_lookup(const struct service *service, __u64 word,
+						__u32 hash)
 {
 	__u32 length = word >> TABLE_LENGTH_SHIFT & ((1U << TABLE_LENGTH_BITS) - 1);
 	__u32 index = (__u32)word + (__u32)((__u64)hash * length >> 32);
 	__u32 element = index / 2;
-	const struct slot_pair *pair = bpf_map_lookup_elem(&svc_slots, &element);
+	const struct slot_pair *pair;
 
+	if (index >> TABLE_ROW_BIT)
+		return &service->slot[index & (TABLE_ROW_SLOTS - 1)];
+	pair = bpf_map_lookup_elem(&svc_slots, &element);
 	if (!pair)
 		return NULL;
 	return index & 1 ? &pair->slot[1] : &pair->slot[0];
@@ -338,7 +342,7 @@ backend_draw(struct service *service, const struct request *request, struct choi
 	word = READ_ONCE(service->table[table]);
 	if (!(word >> TABLE_LENGTH_SHIFT & ((1U << TABLE_LENGTH_BITS) - 1)))
 		return word >> TABLE_ACTION_SHIFT == EMPTY_DROP ? VERDICT_DROP : VERDICT_REFUSE;
-	slot = slot_lookup(word, request_hash(request));
+	slot = slot_lookup(service, word, request_hash(request));
 	if (!slot)
 		return VERDICT_RETRY;
 	value = READ_ONCE(*slot);

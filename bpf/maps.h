@@ -18,6 +18,8 @@ enum limit {
 	TABLE_LENGTH_SHIFT = 32, /* a table word: offset | length << 32 | empty_action << 56 */
 	TABLE_LENGTH_BITS = 24,
 	TABLE_ACTION_SHIFT = 56,
+	TABLE_ROW_BIT = 31,	/* of an offset: the table lies in its service's own row, */
+	TABLE_ROW_SLOTS = 16,	/* among so many slots, a power of two; id * 16 comes before them */
 	SLOT_BACKEND_BITS = 22, /* a slot: backend id | (generation & 0x3ff) << 22 */
 	SLOT_GENERATION_BITS = 10,
 	FRONTEND_BUCKETS = 65536, /* elements of svc_frontends, a power of two */
@@ -173,13 +175,14 @@ struct service {
 	enum guard guard;
 	__u8 external_local; /* 1: externalTrafficPolicy Local, as far as sources go (§10.2) */
 	__u8 reserved[2];
-	__u64 refused;	/* connections answered by EMPTY_REFUSE */
+	__u32 slot[TABLE_ROW_SLOTS]; /* of tables that fit in here */
+	__u64 refused;		     /* connections answered by EMPTY_REFUSE */
 	__u64 dropped;	/* connections answered by EMPTY_DROP, or of a source not allowed */
 	__u64 departed; /* connections of endpoints that have left: added up by the agent */
 	__u64 reserved_2;
 };
 
-/* svc_slots: the tables' storage. A table is length slots from offset on, counted in slots. */
+/* svc_slots: storage of larger tables. A table is length slots from offset on, counted in slots. */
 struct slot_pair {
 	__u32 slot[2];
 };

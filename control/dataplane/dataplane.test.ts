@@ -13,11 +13,13 @@ import { Maps } from "./maps.ts";
 import { type Found, type MemoryStorage, memoryStorage, readAll } from "./memory.ts";
 import { readRanges } from "./ranges.ts";
 
-/** A service row with its endpoints in all tables. */
+/** A service row with its endpoints in all tables, or in some only those that these bits say. */
 function makeRow(options: {
   name: string;
   frontends: readonly number[];
   endpoints: readonly number[];
+  inside?: number;
+  outside?: number;
   maglev?: boolean;
   sources?: ServiceRow["sources"];
   frontendKind?: FrontendRow["kind"];
@@ -37,6 +39,7 @@ function makeRow(options: {
     }),
   );
   const uniform = { kind: "uniform", members, whenEmpty: "refuse" } as const;
+  const some = (bits = -1) => ({ ...uniform, members: members.filter((at) => (bits >> at) & 1) });
   return {
     key: `test/${options.name}:/TCP/4`,
     namespace: "test",
@@ -51,8 +54,8 @@ function makeRow(options: {
     frontends,
     backends,
     internal: uniform,
-    inside: uniform,
-    outside: options.maglev ? { ...uniform, kind: "maglev" } : uniform,
+    inside: some(options.inside),
+    outside: options.maglev ? { ...uniform, kind: "maglev" } : some(options.outside),
   };
 }
 
@@ -75,9 +78,11 @@ class CheckedMaps extends Maps {
     this.check();
   }
 
-  override writeSlots(...words: Parameters<Maps["writeSlots"]>): void {
-    super.writeSlots(...words);
-    this.check();
+  override writeSlots(offset: number, slots: ArrayLike<number>): void {
+    for (let index = 0; index < slots.length; index++) {
+      super.writeSlots(offset + index, [slots[index]!]);
+      this.check();
+    }
   }
 
   override writeTable(...words: Parameters<Maps["writeTable"]>): void {
@@ -313,9 +318,31 @@ test("one changed endpoint writes that Service's bytes only", (t) => {
       slots: maps.writes.slots - before.slots,
       tables: maps.writes.tables - before.tables,
     },
-    { backends: 2, slots: 5, tables: 3 },
+    { backends: 2, slots: 5, tables: 0 },
+    "in the Service's row, of the same length",
   );
   t.is(storage.frontends.writes + storage.names.writes, hashWrites);
+});
+
+test("tables lie in their Service's row as long as they fit there", async (t) => {
+  const storage = memoryStorage();
+  const dataplane = new Dataplane(checkedMaps(storage));
+  const slots = () => dataplane.usage().find(({ map }) => map === "svc_slots")!.entries;
+  const hosts = (count: number) => Array.from({ length: count }, (_, index) => index + 1);
+  const program = async (endpoints: readonly number[], inside = -1, outside = -1) => {
+    const row = makeRow({ name: "web", frontends: [1], endpoints, inside, outside });
+    dataplane.replace([row]);
+    t.deepEqual(dataplane.flush(), []);
+    await dataplane.release();
+    t.deepEqual(readAll(storage), expected([row]));
+    return slots();
+  };
+  t.is(await program(hosts(16)), 0, "three that are equal");
+  t.is(await program(hosts(17)), 20, "too many");
+  t.is(await program(hosts(9)), 0, "fewer again");
+  t.is(await program(hosts(9), 0b1111), 0, "nine and four");
+  t.is(await program(hosts(9), 0b1111, 0b11111), 8, "five more");
+  t.is(await program(hosts(2), 0b1, 0b1), 0, "two and one");
 });
 
 test("connections of an endpoint that left stay in its Service's total", async (t) => {
@@ -327,7 +354,8 @@ test("connections of an endpoint that left stay in its Service's total", async (
   dataplane.replace([makeRow({ name: "web", frontends: [1], endpoints: [6] })]);
   dataplane.flush();
   await dataplane.release();
-  t.is(new DataView(storage.services.buffer).getBigUint64(48, true), 41n);
+  const { departed } = service.offset;
+  t.is(new DataView(storage.services.buffer).getBigUint64(departed, true), 41n);
 });
 
 test("an id is used again only after a grace period, with another generation", async (t) => {
@@ -462,7 +490,7 @@ test("how full each map is, and what the kernel refused, is told by map", (t) =>
   t.deepEqual(usage.svc_frontends, [2, 4, 4], "each of two entries was tried twice");
   t.deepEqual(usage.svc_backends, [3, 8, undefined]);
   t.deepEqual(usage.svc_services, [1, 64, undefined]);
-  t.deepEqual(usage.svc_slots, [4, 4096, undefined]);
+  t.deepEqual(usage.svc_slots, [0, 4096, undefined], "they are in the row");
   t.deepEqual(usage.svc_ranges, [1, 16, undefined]);
   t.deepEqual(usage.svc_names, [1, 64, 0]);
 });
@@ -475,7 +503,9 @@ const step = fc.oneof(
       kind: fc.constant("replace" as const),
       name: fc.integer({ min: 0, max: 5 }),
       frontends: fc.uniqueArray(fc.integer({ min: 1, max: 3 }), { maxLength: 2 }),
-      endpoints: fc.uniqueArray(fc.integer({ min: 1, max: 9 }), { maxLength: 6 }),
+      endpoints: fc.uniqueArray(fc.integer({ min: 1, max: 9 }), { maxLength: 9 }),
+      inside: fc.integer({ min: 0, max: 511 }),
+      outside: fc.integer({ min: 0, max: 511 }),
     }),
   },
   {

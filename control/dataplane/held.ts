@@ -3,7 +3,7 @@
 // where the tables are, is not kept again: there are many rows.
 import type { BackendRow, ServiceRow, ServiceType } from "../model/rows.ts";
 import type { Extent } from "./extents.ts";
-import type { TableWord } from "./maps.ts";
+import { isInRow, type TableWord } from "./maps.ts";
 
 /** What tells the backends of one service row apart. */
 export type BackendName = Pick<BackendRow, "address" | "port">;
@@ -41,12 +41,13 @@ export function newHeld(key: string, id: number): Held {
   };
 }
 
-/** The extents that a row's tables lie in; tables may share one. */
+/** The extents of svc_slots that a row's tables lie in; tables may share one. */
 export function extentsOf(tables: readonly TableWord[]): Extent[] {
   const extents: Extent[] = [];
-  for (const { offset, length } of tables)
-    if (length > 0 && !extents.some((extent) => extent.offset === offset))
-      extents.push({ offset, length });
+  for (const { offset, length } of tables) {
+    if (length === 0 || isInRow({ offset })) continue;
+    if (!extents.some((extent) => extent.offset === offset)) extents.push({ offset, length });
+  }
   return extents;
 }
 

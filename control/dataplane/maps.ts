@@ -113,6 +113,8 @@ const MAPPED_BITS = 96;
 const SLOT_BYTES = 4;
 const SLOT_BACKEND_MASK = 2 ** limit.SLOT_BACKEND_BITS - 1;
 const SLOT_GENERATION_MASK = 2 ** limit.SLOT_GENERATION_BITS - 1;
+const ROW_OFFSETS = 2 ** limit.TABLE_ROW_BIT;
+const ROW_SLOTS = limit.TABLE_ROW_SLOTS;
 const LENGTH_MASK = (1n << BigInt(limit.TABLE_LENGTH_BITS)) - 1n;
 const LENGTH_SHIFT = BigInt(limit.TABLE_LENGTH_SHIFT);
 const ACTION_SHIFT = BigInt(limit.TABLE_ACTION_SHIFT);
@@ -182,6 +184,16 @@ export function slotBackend(slot: number): number {
   return slot & SLOT_BACKEND_MASK;
 }
 
+/** The offset of a table from a place of a service's own row on, of TABLE_ROW_SLOTS. */
+export function rowOffset(id: number, place: number): number {
+  return ROW_OFFSETS + id * ROW_SLOTS + place;
+}
+
+/** Whether a table lies in its service's own row: if not, in svc_slots. */
+export function isInRow({ offset }: Pick<TableWord, "offset">): boolean {
+  return offset >= ROW_OFFSETS;
+}
+
 /** The parts of a table word. */
 export function decodeTable(word: bigint): TableWord {
   return {
@@ -196,6 +208,7 @@ export class Maps {
   readonly writes: WriteCounts = { backends: 0, slots: 0, tables: 0 };
   readonly #services: DataView;
   readonly #serviceWords: BigUint64Array;
+  readonly #serviceSlots: Uint32Array;
   readonly #backends: DataView;
   readonly #backendBytes: Uint8Array;
   readonly #backendWords: BigUint64Array;
@@ -210,10 +223,11 @@ export class Maps {
     const { services, backends, slots } = storage;
     this.#services = new DataView(services.buffer, services.byteOffset, services.byteLength);
     this.#serviceWords = words(services);
+    this.#serviceSlots = slotsIn(services);
     this.#backends = new DataView(backends.buffer, backends.byteOffset, backends.byteLength);
     this.#backendBytes = backends;
     this.#backendWords = words(backends);
-    this.#slots = new Uint32Array(slots.buffer, slots.byteOffset, slots.byteLength / SLOT_BYTES);
+    this.#slots = slotsIn(slots);
   }
 
   get serviceCapacity(): number {
@@ -335,14 +349,16 @@ export class Maps {
   }
 
   writeSlots(offset: number, slots: ArrayLike<number>): void {
-    this.#slots.set(slots, offset);
+    const { memory, at } = this.#slotsAt(offset);
+    memory.set(slots, at);
     this.writes.slots += slots.length;
   }
 
   /** Whether just these slots are there. */
   hasSlots(offset: number, slots: ArrayLike<number>): boolean {
+    const { memory, at } = this.#slotsAt(offset);
     for (let index = 0; index < slots.length; index++)
-      if (this.#slots[offset + index] !== slots[index]) return false;
+      if (memory[at + index] !== slots[index]) return false;
     return true;
   }
 
@@ -351,9 +367,10 @@ export class Maps {
     return Array.from({ length: TABLE_COUNT }, (_, which) => this.readTable(id, which));
   }
 
-  /** A copy of an extent's slots. */
+  /** A copy of a table's slots. */
   readSlots(offset: number, length: number): Uint32Array {
-    return this.#slots.slice(offset, offset + length);
+    const { memory, at } = this.#slotsAt(offset);
+    return memory.slice(at, at + length);
   }
 
   readTable(id: number, which: number): TableWord {
@@ -405,6 +422,15 @@ export class Maps {
   clearService(id: number): void {
     for (let at = id * service.bytes; at < (id + 1) * service.bytes; at += WORD_BYTES)
       this.#services.setBigUint64(at, 0n, true);
+  }
+
+  /** What a table's offset means. */
+  #slotsAt(offset: number): { memory: Uint32Array; at: number } {
+    if (!isInRow({ offset })) return { memory: this.#slots, at: offset };
+    const place = (offset - ROW_OFFSETS) % ROW_SLOTS;
+    const id = (offset - ROW_OFFSETS - place) / ROW_SLOTS;
+    const at = (id * service.bytes + service.offset.slot) / SLOT_BYTES + place;
+    return { memory: this.#serviceSlots, at };
   }
 
   #tableIndex(id: number, which: number): number {
@@ -484,6 +510,10 @@ function viewOf(bytes: Uint8Array): DataView {
 /** A u64 as a number, exact up to 2^53: no bigint, of which a scrape would make 100,000. */
 function readCount(view: DataView, at: number): number {
   return view.getUint32(at + 4, true) * TWO_32 + view.getUint32(at, true);
+}
+
+function slotsIn(bytes: Uint8Array): Uint32Array {
+  return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / SLOT_BYTES);
 }
 
 function words(bytes: Uint8Array): BigUint64Array {

@@ -17,6 +17,7 @@ const OTHER_NUMBERS: Readonly<Record<string, bigint>> = {
   TABLE_LENGTH_SHIFT: 30n,
   TABLE_LENGTH_BITS: 20n,
   TABLE_ACTION_SHIFT: 60n,
+  TABLE_ROW_BIT: 28n,
   SLOT_BACKEND_BITS: 12n,
   SLOT_GENERATION_BITS: 20n,
   TABLE_INTERNAL: 2n,
@@ -57,11 +58,7 @@ class OtherContent implements Content {
     if (name === "svc_services") use(this.storage.services);
     if (name === "svc_backends") use(this.storage.backends);
     if (name !== "svc_slots") return;
-    const slots = new Uint32Array(this.storage.slots.slice().buffer);
-    for (const [index, slot] of slots.entries()) {
-      const id = slot % 2 ** limit.SLOT_BACKEND_BITS;
-      slots[index] = id + (slot >>> limit.SLOT_BACKEND_BITS) * 2 ** 12;
-    }
+    const slots = new Uint32Array(this.storage.slots.slice().buffer).map(otherSlot);
     use(new Uint8Array(slots.buffer));
   }
 }
@@ -92,12 +89,19 @@ function eachEntry(
   }
 }
 
+function otherSlot(slot: number): number {
+  const id = slot % 2 ** limit.SLOT_BACKEND_BITS;
+  return id + (slot >>> limit.SLOT_BACKEND_BITS) * 2 ** 12;
+}
+
 function otherService({ key, value }: Element): Element {
   const table = (value.table as bigint[]).map((word) => {
     const [offset, length] = [word & 0xffffffffn, (word >> 32n) & 0xffffffn];
-    return offset | (length << 30n) | ((word >> 56n === 1n ? 3n : 0n) << 60n);
+    const otherOffset = offset & (1n << 31n) ? offset - (1n << 31n) + (1n << 28n) : offset;
+    return otherOffset | (length << 30n) | ((word >> 56n === 1n ? 3n : 0n) << 60n);
   });
-  return { key, value: { ...value, table: table.toReversed(), unheard_of: 5 } };
+  const slot = (value.slot as number[]).map(otherSlot);
+  return { key, value: { ...value, table: table.toReversed(), slot, unheard_of: 5 } };
 }
 
 function otherBackend({ key, value }: Element): Element {

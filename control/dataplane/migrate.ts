@@ -12,6 +12,7 @@ import {
   frontendKey,
   frontendKind,
   guard,
+  limit,
   reason,
   service,
   serviceName,
@@ -26,6 +27,7 @@ import {
   encodeFrontendKey,
   encodeSlot,
   Maps,
+  rowOffset,
   type Storage,
   type TableWord,
 } from "./maps.ts";
@@ -174,13 +176,15 @@ function copyServices(
 ): Map<number, number> {
   const extents = new Map<number, number>();
   const decodeWord = tableWords(from.layouts);
+  const inRow = rowOffsets(from.layouts);
+  const convertSlot = slotConverter(from.layouts);
   from.each("svc_services", ({ key, value }) => {
     const id = key as number;
     if (id >= maps.serviceCapacity)
       throw new RoomError({ map: "svc_services", flag: "max-services", needed: id + 1 });
     const at = id * service.bytes;
     const zero = service.read(viewOf(new Uint8Array(service.bytes)), 0);
-    const programs = { refused: 0n, dropped: 0n, table: zero.table };
+    const programs = { refused: 0n, dropped: 0n, table: zero.table, slot: zero.slot };
     service.write(viewOf(target.services), at, { ...carry(zero, value), ...programs });
     const words = value.table;
     if (!Array.isArray(words)) throw new BtfError('Field "service.table" is no array');
@@ -189,8 +193,13 @@ function copyServices(
       const word = index === undefined ? undefined : words[index];
       if (typeof word !== "bigint") continue;
       const decoded = decodeWord(word);
+      if (decoded.length > 0 && decoded.offset >= inRow.first) {
+        const place = decoded.offset % inRow.count;
+        decoded.offset = rowOffset(id, place);
+        const slots = wantNumbers(value, "slot").slice(place, place + decoded.length);
+        maps.writeSlots(decoded.offset, slots.map(convertSlot));
+      } else if (decoded.length > 0) extents.set(decoded.offset, decoded.length);
       maps.writeTable(id, which, decoded);
-      if (decoded.length > 0) extents.set(decoded.offset, decoded.length);
     }
   });
   return extents;
@@ -210,11 +219,33 @@ function tableWords(layouts: Layouts): (word: bigint) => TableWord {
   });
 }
 
+/** From where on a build's offsets mean a place in the row, of so many: nowhere in older ones. */
+function rowOffsets(layouts: Layouts): { first: number; count: number } {
+  const bit = numberOf(layouts, "TABLE_ROW_BIT");
+  if (bit === undefined) return { first: Number.POSITIVE_INFINITY, count: 1 };
+  const count = wantNumber(layouts, "TABLE_ROW_SLOTS");
+  if (count > limit.TABLE_ROW_SLOTS)
+    throw new BtfError(`Rows of svc_services hold ${count} slots, more than this build's`);
+  return { first: 2 ** bit, count };
+}
+
+/** What makes a build's slots this one's. */
+function slotConverter(layouts: Layouts): (slot: number) => number {
+  const bits = wantNumber(layouts, "SLOT_BACKEND_BITS");
+  return (slot) => encodeSlot(slot % 2 ** bits, slot >>> bits);
+}
+
+function wantNumbers(value: DecodedStruct, name: string): number[] {
+  const found = value[name];
+  if (!Array.isArray(found)) throw new BtfError(`Field "${name}" is no array`);
+  return found.map(Number);
+}
+
 function copySlots(
   from: Content,
   { maps, extents }: { maps: Maps; extents: ReadonlyMap<number, number> },
 ): void {
-  const bits = wantNumber(from.layouts, "SLOT_BACKEND_BITS");
+  const convertSlot = slotConverter(from.layouts);
   const field = fieldOf(from.layouts, "svc_slots", "slot");
   if (field?.shape.kind !== "array" || field.shape.stride !== 4)
     throw new BtfError("svc_slots holds no array of slots");
@@ -229,8 +260,7 @@ function copySlots(
       const slots = Uint32Array.from({ length }, (_, index) => {
         const element = Math.floor((offset + index) / count);
         const place = ((offset + index) % count) * stride;
-        const slot = view.getUint32(element * perElement + field.offset + place, true);
-        return encodeSlot(slot % 2 ** bits, slot >>> bits);
+        return convertSlot(view.getUint32(element * perElement + field.offset + place, true));
       });
       maps.writeSlots(offset, slots);
     }

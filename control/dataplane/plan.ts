@@ -1,6 +1,6 @@
 // From a desired service row to the writes that make the maps say so. Takes ids and extents, writes
 // nothing; a row that does not fit takes nothing and is named.
-import { emptyAction, table as tableNumber } from "../../bindings/layout.ts";
+import { emptyAction, limit, table as tableNumber } from "../../bindings/layout.ts";
 import { maglevLength, maglevTable } from "../model/maglev.ts";
 import {
   type BackendRow,
@@ -21,7 +21,9 @@ import {
   encodeName,
   encodeSlot,
   encodeSource,
+  isInRow,
   type Maps,
+  rowOffset,
   TABLE_COUNT,
   type TableWord,
 } from "./maps.ts";
@@ -81,7 +83,8 @@ export function planService(
     const own = held ?? newHeld(row.key, taken.service());
     const before = held ? maps.readTables(held.id) : [];
     const { backends, leaving } = planBackends(row, own, { maps, taken });
-    const { tables, slots } = planTables(row, before, { maps, taken, backends });
+    const { id } = own;
+    const { tables, slots } = planTables(row, before, { id, maps, taken, backends });
     return {
       held: own,
       isNew: held === undefined,
@@ -110,7 +113,8 @@ const FLIPS: readonly number[] = Array.from({ length: TABLE_COUNT }, (_, which) 
 
 /** True if the plan writes nothing into the arrays (its frontends and name are compared later). */
 export function isSettled(plan: Plan, maps: Maps): boolean {
-  if (plan.isNew || plan.flips.length > 0 || plan.leavingBackends.length > 0) return false;
+  if (plan.isNew || plan.leavingBackends.length > 0) return false;
+  if (plan.flips.length > 0 || plan.slots.length > 0) return false;
   if (maps.readAffinity(plan.held.id) !== plan.affinitySeconds) return false;
   if (maps.readGuard(plan.held.id) !== plan.guard) return false;
   if (maps.readExternalLocal(plan.held.id) !== plan.externalLocal) return false;
@@ -196,35 +200,95 @@ function planBackends(
 /** For each backend of a row the bits of the tables that list it. */
 function listBackends(row: ServiceRow): number[] {
   const listed = new Array<number>(row.backends.length).fill(0);
-  const tables = [row.internal, row.inside, row.outside];
-  for (const [which, { members }] of tables.entries())
+  for (const [which, { members }] of tablesOf(row).entries())
     for (const member of members) listed[member]! |= 1 << which;
   return listed;
 }
 
-/** The three table words; equal tables of one row share an extent, unchanged ones keep theirs. */
+/** Slots that some of a row's tables have in common. */
+interface Content {
+  slots: readonly number[];
+  tables: number[];
+}
+
+/**
+ * The three table words. Equal tables of one row share their slots: in the row itself if they fit,
+ * which is one wait for memory less for whoever connects, else in an extent, which an unchanged
+ * table keeps.
+ */
 function planTables(
   row: ServiceRow,
   before: readonly TableWord[],
-  options: { maps: Maps; taken: Taken; backends: Plan["backends"] },
+  options: { id: number; maps: Maps; taken: Taken; backends: Plan["backends"] },
 ): Pick<Plan, "tables" | "slots"> {
-  const { maps, taken } = options;
+  const { id, maps, taken, backends } = options;
   const written: { offset: number; slots: readonly number[] }[] = [];
-  const tables = [row.internal, row.inside, row.outside].map((table): TableWord => {
-    const whenEmpty =
-      table.whenEmpty === "drop" ? emptyAction.EMPTY_DROP : emptyAction.EMPTY_REFUSE;
-    if (table.members.length === 0) return { offset: 0, length: 0, whenEmpty };
-    const slots = tableSlots(row, table, options.backends);
-    const { length } = slots;
-    const shared = written.find((extent) => sameSlots(extent.slots, slots));
-    if (shared) return { offset: shared.offset, length, whenEmpty };
-    const kept = before.find((word) => word.length === length && maps.hasSlots(word.offset, slots));
-    if (kept) return { offset: kept.offset, length, whenEmpty };
-    const offset = taken.extent(length);
-    written.push({ offset, slots });
-    return { offset, length, whenEmpty };
+  const tables = tablesOf(row).map(({ whenEmpty }): TableWord => {
+    const action = whenEmpty === "drop" ? emptyAction.EMPTY_DROP : emptyAction.EMPTY_REFUSE;
+    return { offset: 0, length: 0, whenEmpty: action };
   });
+  for (const content of tableContents(row, backends)) {
+    const { slots } = content;
+    const { length } = slots;
+    const offset =
+      placeInRow(content, { id, maps, before, tables }) ??
+      keptExtent(slots, before, maps) ??
+      taken.extent(length);
+    if (!maps.hasSlots(offset, slots)) written.push({ offset, slots });
+    for (const which of content.tables) tables[which] = { ...tables[which]!, offset, length };
+  }
   return { tables, slots: written };
+}
+
+/** By enum table. */
+function tablesOf({ internal, inside, outside }: ServiceRow): TableRow[] {
+  return [internal, inside, outside];
+}
+
+function tableContents(row: ServiceRow, backends: Plan["backends"]): Content[] {
+  const contents: Content[] = [];
+  for (const [which, table] of tablesOf(row).entries()) {
+    if (table.members.length === 0) continue;
+    const slots = tableSlots(row, table, backends);
+    const same = contents.find((content) => sameSlots(content.slots, slots));
+    if (same) same.tables.push(which);
+    else contents.push({ slots, tables: [which] });
+  }
+  return contents;
+}
+
+/**
+ * An offset in a service's row, undefined if there is no room. Where the same tables lay they are
+ * written over slot by slot: a reader finds old ones and new ones, all of endpoints that its table
+ * lists. Where another table lay it would find one that is not, unless nothing changes there.
+ */
+function placeInRow(
+  { slots, tables: own }: Content,
+  { id, maps, before, tables }: { id: number; maps: Maps } & Record<"before" | "tables", Tables>,
+): number | undefined {
+  const others = before.filter((_, which) => !own.includes(which));
+  for (let place = 0; place + slots.length <= limit.TABLE_ROW_SLOTS; place++) {
+    const table = { offset: rowOffset(id, place), length: slots.length };
+    if (overlapsAny(table, tables)) continue;
+    if (!overlapsAny(table, others) || maps.hasSlots(table.offset, slots)) return table.offset;
+  }
+  return undefined;
+}
+
+/** The offset of an extent that has just these slots. */
+function keptExtent(
+  slots: readonly number[],
+  before: readonly TableWord[],
+  maps: Maps,
+): number | undefined {
+  const isSame = (word: TableWord) => word.length === slots.length && !isInRow(word);
+  return before.find((word) => isSame(word) && maps.hasSlots(word.offset, slots))?.offset;
+}
+
+type Tables = readonly Extent[];
+
+function overlapsAny({ offset, length }: Extent, tables: Tables): boolean {
+  return tables.some((each) => offset < each.offset + each.length && each.offset < offset + length);
 }
 
 function tableSlots(
