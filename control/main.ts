@@ -141,7 +141,12 @@ function runCommand(): Command {
     )
     .addOption(sizeOption("max-services", "service ports, likewise; each family counts"))
     .addOption(sizeOption("max-backends", "endpoints of service ports, likewise"))
-    .addOption(sizeOption("max-slots", "slots of all selection tables together, likewise"))
+    .addOption(
+      sizeOption(
+        "max-slots",
+        "slots of tables that are too large for their Service's row, likewise",
+      ),
+    )
     .addOption(sizeOption("max-flows", "connections through the node, likewise"))
     .option(
       "--metrics-services <which>",

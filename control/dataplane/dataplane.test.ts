@@ -569,6 +569,11 @@ test("any changes end as a rebuild would, and no write misleads a reader", async
       t.false(dataplane.isPending);
       t.deepEqual(readAll(storage), expected(rows.values(), addresses.values()));
       t.is(storage.names.entriesByKey.size, rows.size);
+      const maps = new Maps(storage);
+      const next = new Dataplane(maps);
+      next.replace(rows.values());
+      next.flush();
+      t.deepEqual(maps.writes, { backends: 0, slots: 0, tables: 0 });
     }),
     { numRuns: 300 },
   );

@@ -1,4 +1,4 @@
-// Divides the slot array into extents, one a table. Knows offsets and lengths only; when an
+// Divides the slot array into extents, one a table that lies there. Knows offsets and lengths only; when an
 // extent may be used again is the caller's grace period.
 
 export interface Extent {

@@ -348,9 +348,13 @@ export class Maps {
         yield id;
   }
 
+  /** In a row each slot is in force at once, after all that was written before it. */
   writeSlots(offset: number, slots: ArrayLike<number>): void {
     const { memory, at } = this.#slotsAt(offset);
-    memory.set(slots, at);
+    if (isInRow({ offset }))
+      for (let index = 0; index < slots.length; index++)
+        Atomics.store(memory, at + index, slots[index]!);
+    else memory.set(slots, at);
     this.writes.slots += slots.length;
   }
 
@@ -377,7 +381,7 @@ export class Maps {
     return decodeTable(Atomics.load(this.#serviceWords, this.#tableIndex(id, which)));
   }
 
-  /** Flips a table: one store, after which readers use the new extent. */
+  /** Flips a table: one store, after which readers use the new slots. */
   writeTable(id: number, which: number, { offset, length, whenEmpty }: TableWord): void {
     const word =
       BigInt(offset) | (BigInt(length) << LENGTH_SHIFT) | (BigInt(whenEmpty) << ACTION_SHIFT);

@@ -184,7 +184,7 @@ function copyServices(
       throw new RoomError({ map: "svc_services", flag: "max-services", needed: id + 1 });
     const at = id * service.bytes;
     const zero = service.read(viewOf(new Uint8Array(service.bytes)), 0);
-    const programs = { refused: 0n, dropped: 0n, table: zero.table, slot: zero.slot };
+    const programs = { refused: 0n, dropped: 0n, table: zero.table };
     service.write(viewOf(target.services), at, { ...carry(zero, value), ...programs });
     const words = value.table;
     if (!Array.isArray(words)) throw new BtfError('Field "service.table" is no array');

@@ -21,7 +21,6 @@ import {
   encodeName,
   encodeSlot,
   encodeSource,
-  isInRow,
   type Maps,
   rowOffset,
   TABLE_COUNT,
@@ -212,9 +211,9 @@ interface Content {
 }
 
 /**
- * The three table words. Equal tables of one row share their slots: in the row itself if they fit,
- * which is one wait for memory less for whoever connects, else in an extent, which an unchanged
- * table keeps.
+ * The three table words. Equal tables of one row share their slots, and unchanged ones stay where
+ * they are. Others lie in the row itself if they find room, which is one wait for memory less for
+ * whoever connects, else in an extent.
  */
 function planTables(
   row: ServiceRow,
@@ -227,15 +226,16 @@ function planTables(
     const action = whenEmpty === "drop" ? emptyAction.EMPTY_DROP : emptyAction.EMPTY_REFUSE;
     return { offset: 0, length: 0, whenEmpty: action };
   });
-  for (const content of tableContents(row, backends)) {
-    const { slots } = content;
+  for (const { slots, tables: own } of tableContents(row, backends)) {
     const { length } = slots;
-    const offset =
-      placeInRow(content, { id, maps, before, tables }) ??
-      keptExtent(slots, before, maps) ??
-      taken.extent(length);
-    if (!maps.hasSlots(offset, slots)) written.push({ offset, slots });
-    for (const which of content.tables) tables[which] = { ...tables[which]!, offset, length };
+    const kept = before.find(
+      (word) =>
+        word.length === length && maps.hasSlots(word.offset, slots) && !overlapsAny(word, tables),
+    );
+    const others = [...tables, ...before.filter((_, which) => !own.includes(which))];
+    const offset = kept?.offset ?? placeInRow(id, length, others) ?? taken.extent(length);
+    if (!kept) written.push({ offset, slots });
+    for (const which of own) tables[which] = { ...tables[which]!, offset, length };
   }
   return { tables, slots: written };
 }
@@ -258,37 +258,20 @@ function tableContents(row: ServiceRow, backends: Plan["backends"]): Content[] {
 }
 
 /**
- * An offset in a service's row, undefined if there is no room. Where the same tables lay they are
- * written over slot by slot: a reader finds old ones and new ones, all of endpoints that its table
- * lists. Where another table lay it would find one that is not, unless nothing changes there.
+ * An offset in a service's row, undefined if there is no room beside `others`: tables that lie there
+ * from now on, and those that lay there before. But where the same tables lay, they are written
+ * over slot by slot: a reader finds old ones and new ones, all of endpoints that its table lists.
  */
-function placeInRow(
-  { slots, tables: own }: Content,
-  { id, maps, before, tables }: { id: number; maps: Maps } & Record<"before" | "tables", Tables>,
-): number | undefined {
-  const others = before.filter((_, which) => !own.includes(which));
-  for (let place = 0; place + slots.length <= limit.TABLE_ROW_SLOTS; place++) {
-    const table = { offset: rowOffset(id, place), length: slots.length };
-    if (overlapsAny(table, tables)) continue;
-    if (!overlapsAny(table, others) || maps.hasSlots(table.offset, slots)) return table.offset;
+function placeInRow(id: number, length: number, others: readonly Extent[]): number | undefined {
+  for (let place = 0; place + length <= limit.TABLE_ROW_SLOTS; place++) {
+    const offset = rowOffset(id, place);
+    if (!overlapsAny({ offset, length }, others)) return offset;
   }
   return undefined;
 }
 
-/** The offset of an extent that has just these slots. */
-function keptExtent(
-  slots: readonly number[],
-  before: readonly TableWord[],
-  maps: Maps,
-): number | undefined {
-  const isSame = (word: TableWord) => word.length === slots.length && !isInRow(word);
-  return before.find((word) => isSame(word) && maps.hasSlots(word.offset, slots))?.offset;
-}
-
-type Tables = readonly Extent[];
-
-function overlapsAny({ offset, length }: Extent, tables: Tables): boolean {
-  return tables.some((each) => offset < each.offset + each.length && each.offset < offset + length);
+function overlapsAny({ offset, length }: Extent, others: readonly Extent[]): boolean {
+  return others.some((each) => offset < each.offset + each.length && each.offset < offset + length);
 }
 
 function tableSlots(

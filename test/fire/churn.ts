@@ -27,7 +27,7 @@ export const SCARCE = {
   svc_services: 24,
   svc_names: 24,
   svc_backends: 96,
-  svc_slots: 128,
+  svc_slots: 256,
   svc_affinity: 64,
 };
 
@@ -227,8 +227,9 @@ export class Churn {
       const endpoint = makeEndpoint({ owner: owner.number, since });
       return this.#port === undefined ? endpoint : { ...endpoint, port: this.#port };
     });
-    const members = backends.map((_, index) => index);
-    const newest = members.slice(-inside.length);
+    const every = backends.map((_, index) => index);
+    const members = spread(owner, every);
+    const newest = spread(owner, every.slice(-inside.length));
     return {
       key: owner.key,
       namespace: "fire",
@@ -269,6 +270,12 @@ function* crowdedPlaces(): Generator<{ bytes: Uint8Array; address: string; port:
       const bytes = key.slice(0, 16);
       yield { bytes, address: formatAddress(bytes), port };
     }
+}
+
+/** Members of a table: of every second owner so often that they do not fit in its row. */
+function spread({ number }: Owner, members: readonly number[]): number[] {
+  const times = number % 2 === 0 ? Math.ceil((limit.TABLE_ROW_SLOTS + 1) / members.length) : 1;
+  return Array.from({ length: times }, () => members).flat();
 }
 
 /** All endpoints, and the newest half of them. */

@@ -19,7 +19,7 @@ const labTest = needsLab(test.serial as typeof test);
 let plays = 0;
 
 /** Every id is used again at once. */
-const SCARCEST = { ...SCARCE, svc_services: 6, svc_names: 6, svc_backends: 32, svc_slots: 32 };
+const SCARCEST = { ...SCARCE, svc_services: 6, svc_names: 6, svc_backends: 32, svc_slots: 64 };
 const FEW: Population = { steady: 1, pairs: 0, comers: 8, phoenixes: 0 };
 /** Room for all that a run creates, so that nothing waits for room if grace periods are slow. */
 const AMPLE = {

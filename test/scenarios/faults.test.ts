@@ -16,11 +16,19 @@ import { COMMAND, POD_PORT, Stage, whoTcp } from "./stage.ts";
 
 const labTest = needsLab(test.serial);
 
-/** A Service at 10.96.0.N with some endpoints, of which pod-b is the only one that answers. */
+/**
+ * A Service at 10.96.0.N and 192.0.2.N with some endpoints, of which pod-b is the only one that
+ * answers. For its external address it has a table of 251 slots.
+ */
 function numbered(stage: Stage, number: number, endpoints = 1): Manifest[] {
   const strangers = Array.from({ length: endpoints - 1 }, (_, index) => `10.99.0.${index + 1}`);
   return [
-    makeService({ name: `s${number}`, addresses: [`10.96.0.${number}`], ports: [{ port: 80 }] }),
+    makeService({
+      name: `s${number}`,
+      addresses: [`10.96.0.${number}`],
+      ports: [{ port: 80 }],
+      spec: { externalIPs: [`192.0.2.${number}`] },
+    }),
     ...makeSlices({
       service: `s${number}`,
       ports: [{ port: POD_PORT }],
@@ -50,10 +58,10 @@ async function onStage(play: (stage: Stage) => Promise<void>): Promise<void> {
  * unless there is no room for that either.
  */
 const SIZES = [
-  ["--max-frontends", "1", "svc_frontends", "EACCES"],
+  ["--max-frontends", "3", "svc_frontends", "EACCES"],
   ["--max-services", "1", "svc_services", "ECONNREFUSED"],
   ["--max-backends", "1", "svc_backends", "ECONNREFUSED"],
-  ["--max-slots", "4", "svc_slots", "ECONNREFUSED"],
+  ["--max-slots", "252", "svc_slots", "ECONNREFUSED"],
 ] as const;
 
 for (const [flag, size, map, error] of SIZES)

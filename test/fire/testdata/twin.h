@@ -232,6 +232,7 @@ static __always_inline bool choice_keep_unchecked(struct choice *choice, __u64 r
 
 static __always_inline __u32 request_hash(const struct request *request)
 {
+	pause(); /* a table's word has been read, and its slot has not */
 	return bpf_get_prandom_u32();
 }
 
