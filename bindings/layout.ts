@@ -1029,6 +1029,7 @@ export const flowState = {
   FLOW_CLOSED: 2,
   FLOW_PEER_CLOSED: 4,
   FLOW_RESET: 8,
+  FLOW_ANSWERED: 16,
 } as const;
 
 /** enum frontend_kind */
@@ -1086,6 +1087,7 @@ export const limit = {
   FLOW_WAYS: 4,
   FLOW_CLOCK_SHIFT: 30,
   FLOW_IDLE_TCP: 54000,
+  FLOW_IDLE_HALF_CLOSED: 3600,
   FLOW_IDLE_UDP: 180,
   FLOW_IDLE_UNREPLIED: 60,
   FLOW_IDLE_CLOSED: 10,
@@ -1301,4 +1303,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x6fd0d61ba015a04cn;
+export const layoutHash = 0xd809f866b4cf92e0n;

@@ -315,6 +315,8 @@ static __always_inline __u32 flow_patience(__u32 lock)
 		return FLOW_IDLE_CLOSED;
 	if (!(flow_state(lock) & FLOW_REPLIED))
 		return FLOW_IDLE_UNREPLIED;
+	if (flow_state(lock) & (FLOW_CLOSED | FLOW_PEER_CLOSED))
+		return FLOW_IDLE_HALF_CLOSED;
 	return flow_protocol(lock) == FLOW_UDP ? FLOW_IDLE_UDP : FLOW_IDLE_TCP;
 }
 
@@ -602,6 +604,23 @@ static __always_inline void flow_touch(__u64 found, __u32 now)
 		flow->last_used = now;
 }
 
+/*
+ * What a packet tells of a connection that counts as unreplied. One of TCP or SCTP does until its
+ * client goes on after an answer: who floods with forged addresses gets answers, too, but does not.
+ */
+static __always_inline __u32 flow_answer(const struct flow *copy, const struct packet *packet)
+{
+	__u32 state = flow_state(copy->lock);
+
+	if (flow_kind(copy->lock) == FLOW_REVERSE)
+		return flow_protocol(copy->lock) == FLOW_UDP ? FLOW_REPLIED :
+							       FLOW_ANSWERED & ~state;
+	if (packet->tcp_flags & TCP_SYN)
+		return 0;
+	/* In a tunnel's flow no reply is seen: that the client goes on tells of one. */
+	return flow_path(copy->lock) == FLOW_TUNNEL || state & FLOW_ANSWERED ? FLOW_REPLIED : 0;
+}
+
 /* A packet met the flow that flow_lookup() found: notes that it lives, is answered, or ends. */
 static __always_inline void flow_meet(__u64 found, const struct flow *copy,
 				      const struct packet *packet, __u32 now)
@@ -613,10 +632,8 @@ static __always_inline void flow_meet(__u64 found, const struct flow *copy,
 	since = copy->last_used ^ (__u16)now;
 	if (since)
 		flow_touch(found, now);
-	/* In a tunnel's flow no reply is seen: that the client goes on tells of one. */
-	if (!(state & FLOW_REPLIED) && (flow_kind(copy->lock) == FLOW_REVERSE ||
-					(is_tunnel && !(packet->tcp_flags & TCP_SYN))))
-		own = other = FLOW_REPLIED;
+	if (!(state & FLOW_REPLIED))
+		own = other = flow_answer(copy, packet);
 	if (packet->tcp_flags & TCP_FIN && !(state & FLOW_CLOSED)) {
 		own |= is_tunnel ? FLOW_CLOSED | FLOW_PEER_CLOSED : FLOW_CLOSED;
 		other |= FLOW_PEER_CLOSED;

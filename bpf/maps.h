@@ -47,7 +47,8 @@ enum limit {
 	FLOW_WAYS = 4,		  /* flows in an element of svc_flows */
 	FLOW_CLOCK_SHIFT =
 		30, /* of CLOCK_MONOTONIC in ns: the unit of flow.last_used, and of these: */
-	FLOW_IDLE_TCP = 15 * 3600, /* a connection without packets for longer is over */
+	FLOW_IDLE_TCP = 15 * 3600,    /* a connection without packets for longer is over */
+	FLOW_IDLE_HALF_CLOSED = 3600, /* and one of TCP or SCTP that one side has closed */
 	FLOW_IDLE_UDP = 180,
 	FLOW_IDLE_UNREPLIED = 60,
 	FLOW_IDLE_CLOSED = 10,
@@ -167,7 +168,7 @@ struct frontend_bucket {
 
 /*
  * svc_services: one row a service port and family, indexed by service id. The agent changes a
- * table by storing its word; refused and dropped are the programs' own.
+ * table by storing its word, or slots that lie here; refused and dropped are the programs' own.
  */
 struct service {
 	__u64 table[TABLE_COUNT]; /* see enum limit; a length of 0 is an empty table */
@@ -323,10 +324,11 @@ enum flow_path {
 
 /* What has been seen of a flow: bits of the last byte of its lock. */
 enum flow_state {
-	FLOW_REPLIED = 1,
+	FLOW_REPLIED = 1,     /* over TCP and SCTP: and the client has gone on since */
 	FLOW_CLOSED = 2,      /* this direction was closed (FIN, SHUTDOWN) */
 	FLOW_PEER_CLOSED = 4, /* the other one was */
 	FLOW_RESET = 8,	      /* the connection was reset or aborted */
+	FLOW_ANSWERED = 16,   /* over TCP and SCTP: the endpoint has sent something */
 };
 
 /*

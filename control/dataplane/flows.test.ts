@@ -72,8 +72,14 @@ test("a connection is listed once, as its client's packets meet it", (t) => {
   t.deepEqual([...flows.list()], [expected]);
 });
 
-const { FLOW_IDLE_CLOSED, FLOW_IDLE_TCP, FLOW_IDLE_UDP, FLOW_IDLE_UNREPLIED } = limit;
-const { FLOW_CLOSED, FLOW_PEER_CLOSED, FLOW_REPLIED, FLOW_RESET } = flowState;
+const {
+  FLOW_IDLE_CLOSED,
+  FLOW_IDLE_HALF_CLOSED,
+  FLOW_IDLE_TCP,
+  FLOW_IDLE_UDP,
+  FLOW_IDLE_UNREPLIED,
+} = limit;
+const { FLOW_ANSWERED, FLOW_CLOSED, FLOW_PEER_CLOSED, FLOW_REPLIED, FLOW_RESET } = flowState;
 
 for (const { title, patience, ...made } of [
   { title: "an established TCP connection", patience: FLOW_IDLE_TCP },
@@ -85,7 +91,16 @@ for (const { title, patience, ...made } of [
     patience: FLOW_IDLE_CLOSED,
     state: FLOW_REPLIED | FLOW_CLOSED | FLOW_PEER_CLOSED,
   },
-  { title: "a half-closed connection", patience: FLOW_IDLE_TCP, state: FLOW_REPLIED | FLOW_CLOSED },
+  {
+    title: "a half-closed connection",
+    patience: FLOW_IDLE_HALF_CLOSED,
+    state: FLOW_REPLIED | FLOW_PEER_CLOSED,
+  },
+  {
+    title: "what is answered and goes no further",
+    patience: FLOW_IDLE_UNREPLIED,
+    state: FLOW_ANSWERED,
+  },
 ])
   test(`${title} is over after ${patience} units of the clock, and not before`, async (t) => {
     const flows = makeTable([

@@ -263,10 +263,11 @@ function protocolOf(lock: number): number {
   return (lock >>> limit.FLOW_PROTOCOL_SHIFT) & 3;
 }
 
+const BOTH_CLOSED = flowState.FLOW_CLOSED | flowState.FLOW_PEER_CLOSED;
+
 function stateOf(lock: number): Flow["state"] {
   const state = lock >>> limit.FLOW_STATE_SHIFT;
-  const both = flowState.FLOW_CLOSED | flowState.FLOW_PEER_CLOSED;
-  if (state & flowState.FLOW_RESET || (state & both) === both) return "closed";
+  if (state & flowState.FLOW_RESET || (state & BOTH_CLOSED) === BOTH_CLOSED) return "closed";
   return state & flowState.FLOW_REPLIED ? "established" : "unreplied";
 }
 
@@ -275,5 +276,6 @@ function patienceOf(lock: number): number {
   const state = stateOf(lock);
   if (state === "closed") return limit.FLOW_IDLE_CLOSED;
   if (state === "unreplied") return limit.FLOW_IDLE_UNREPLIED;
+  if ((lock >>> limit.FLOW_STATE_SHIFT) & BOTH_CLOSED) return limit.FLOW_IDLE_HALF_CLOSED;
   return protocolOf(lock) === flowProtocol.FLOW_UDP ? limit.FLOW_IDLE_UDP : limit.FLOW_IDLE_TCP;
 }

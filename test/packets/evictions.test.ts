@@ -1,6 +1,6 @@
 // Which flows give way when the table is full: a model of one page of the table, told each time
 // where the new connection's halves have gone, says whether less could have been lost.
-import test from "ava";
+import test, { type ExecutionContext } from "ava";
 import { flowState, limit } from "../../bindings/layout.ts";
 import { whyNoLab } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";
@@ -63,11 +63,10 @@ const isClosed = (state: number) =>
 function worthOf({ state, lastUsed }: FlowRecord, now: number): { rank: number; worth: number } {
   const idle = (now - lastUsed) & 0xffff;
   const isReplied = (state & flowState.FLOW_REPLIED) !== 0;
-  const patience = isClosed(state)
-    ? limit.FLOW_IDLE_CLOSED
-    : isReplied
-      ? limit.FLOW_IDLE_TCP
-      : limit.FLOW_IDLE_UNREPLIED;
+  const isHalfClosed = (state & (flowState.FLOW_CLOSED | flowState.FLOW_PEER_CLOSED)) !== 0;
+  const answered = isHalfClosed ? limit.FLOW_IDLE_HALF_CLOSED : limit.FLOW_IDLE_TCP;
+  const open = isReplied ? answered : limit.FLOW_IDLE_UNREPLIED;
+  const patience = isClosed(state) ? limit.FLOW_IDLE_CLOSED : open;
   const rank = idle > patience ? 0 : isClosed(state) ? 1 : isReplied ? 3 : 2;
   return { rank, worth: rank * 65536 + (65535 - idle) };
 }
@@ -156,7 +155,7 @@ labTest(
   },
 );
 
-labTest("a flood of connections that nobody answers leaves established ones alone", async (t) => {
+async function flood(t: ExecutionContext, isAnswered: boolean): Promise<void> {
   bed.forget();
   const established = Array.from({ length: 6 }, (_, index) => FIRST_CLIENT_PORT + index);
   // The first set is the flood's.
@@ -164,15 +163,25 @@ labTest("a flood of connections that nobody answers leaves established ones alon
   for (const port of established) {
     t.true(send("request", port, 0x02));
     t.true(send("reply", port, 0x12));
+    t.true(send("request", port, ACK));
   }
-  for (let port = 6000; port < 8000; port++) t.true(send("request", port, 0x02));
+  bed.age(60, ({ clientPort }) => established.includes(clientPort));
+  for (let port = 6000; port < 8000; port++) {
+    t.true(send("request", port, 0x02));
+    if (isAnswered) t.true(send("reply", port, 0x12));
+  }
   for (const port of established) {
+    const halves = bed.flows().filter(({ clientPort }) => clientPort === port);
+    t.is(halves.length, 2, `flows of ${port}`);
     t.true(send("request", port, ACK), `requests of ${port}`);
     t.true(send("reply", port, ACK), `replies to ${port}`);
   }
   const { flow_evicted: evicted = 0 } = bed.reasons();
   t.true(evicted > 1000);
-});
+}
+
+labTest("a flood that nobody answers leaves established connections alone", (t) => flood(t, false));
+labTest("a flood that endpoints answer leaves established ones alone, too", (t) => flood(t, true));
 
 labTest(
   "clients that all ask from one port, as of NTP and SIP, give way to each other",
