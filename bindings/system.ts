@@ -21,9 +21,10 @@ const EPERM = 1;
 const EAGAIN = 11;
 const MEMBARRIER_CMD_GLOBAL = 1;
 const MEMBARRIER: Readonly<Record<string, number>> = { x64: 324, arm64: 283 };
-const KERNEL_BTF = "/sys/kernel/btf/vmlinux";
-/** Since Linux 6.2 and 6.7. */
-const FEATURES = ["bpf_rdonly_cast", "BPF_FIB_LOOKUP_SRC"] as const;
+/** Of the kernel itself, and of what may be a module of it. */
+const KERNEL_BTF = ["/sys/kernel/btf/vmlinux", "/sys/kernel/btf/nf_conntrack"] as const;
+/** Since Linux 6.2 and 6.7; and what kernels without connection tracking do not have. */
+const FEATURES = ["bpf_rdonly_cast", "BPF_FIB_LOOKUP_SRC", "bpf_skb_ct_lookup"] as const;
 const AF_INET = 2;
 const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
 const SOL_SOCKET = 1;
@@ -63,13 +64,16 @@ export function kernelHas(feature: KernelFeature): boolean {
  * only the strings are read: the kernel hands it out page by page (struct btf_header).
  */
 export function findKernelNames<Name extends string>(names: readonly Name[]): Set<Name> {
-  if (!existsSync(KERNEL_BTF)) return new Set();
-  const fd = openSync(KERNEL_BTF, constants.O_RDONLY);
+  const files = KERNEL_BTF.filter((file) => existsSync(file)).map(readBtfStrings);
+  return new Set(names.filter((name) => files.some((strings) => strings.includes(`\0${name}\0`))));
+}
+
+function readBtfStrings(file: string): Buffer {
+  const fd = openSync(file, constants.O_RDONLY);
   try {
     const header = readAt(fd, { from: 0, bytes: 24 });
     const [bytes, offset] = [header.readUInt32LE(20), header.readUInt32LE(16)];
-    const strings = readAt(fd, { from: header.readUInt32LE(4) + offset, bytes });
-    return new Set(names.filter((name) => strings.includes(`\0${name}\0`)));
+    return readAt(fd, { from: header.readUInt32LE(4) + offset, bytes });
   } finally {
     closeSync(fd);
   }

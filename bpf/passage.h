@@ -28,6 +28,9 @@ enum forwarding {
 
 const volatile __u32 forwarding = FORWARD_SNAT;
 
+/* Whether the kernel tells what its connection tracking knows (nf_conntrack). */
+const volatile bool asks_conntrack = false;
+
 #define FLOW_OTHER_KIND ((FLOW_FORWARD ^ FLOW_REVERSE) << FLOW_KIND_SHIFT)
 #define PORT_ATTEMPTS	16
 #define LOWEST_PORT	1024
@@ -200,6 +203,23 @@ static __always_inline bool backend_way(struct PROGRAM_CONTEXT *ctx, struct pass
 	return true;
 }
 
+/* The same in the kernel's form, of which it returns how many bytes count. */
+static __always_inline __u32 sock_tuple_fill(struct bpf_sock_tuple *key, const struct tuple *tuple)
+{
+	if (address_is_ipv4(&tuple->source)) {
+		key->ipv4.saddr = tuple->source.word[3];
+		key->ipv4.daddr = tuple->destination.word[3];
+		key->ipv4.sport = tuple->source_port;
+		key->ipv4.dport = tuple->destination_port;
+		return sizeof(key->ipv4);
+	}
+	__builtin_memcpy(key->ipv6.saddr, tuple->source.word, 16);
+	__builtin_memcpy(key->ipv6.daddr, tuple->destination.word, 16);
+	key->ipv6.sport = tuple->source_port;
+	key->ipv6.dport = tuple->destination_port;
+	return sizeof(key->ipv6);
+}
+
 /*
  * Whether a socket of this node has the connection that a rewritten source would make. Not static,
  * so that the verifier follows it once.
@@ -209,23 +229,10 @@ __noinline int port_is_taken(struct PROGRAM_CONTEXT *ctx, const struct tuple *re
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *sk;
 	__u32 size;
-	bool ipv4;
 
 	if (!reverse || reverse->protocol == FLOW_SCTP)
 		return false;
-	ipv4 = address_is_ipv4(&reverse->source);
-	size = ipv4 ? sizeof(tuple.ipv4) : sizeof(tuple.ipv6);
-	if (ipv4) {
-		tuple.ipv4.saddr = reverse->source.word[3];
-		tuple.ipv4.daddr = reverse->destination.word[3];
-		tuple.ipv4.sport = reverse->source_port;
-		tuple.ipv4.dport = reverse->destination_port;
-	} else {
-		__builtin_memcpy(tuple.ipv6.saddr, reverse->source.word, 16);
-		__builtin_memcpy(tuple.ipv6.daddr, reverse->destination.word, 16);
-		tuple.ipv6.sport = reverse->source_port;
-		tuple.ipv6.dport = reverse->destination_port;
-	}
+	size = sock_tuple_fill(&tuple, reverse);
 	if (reverse->protocol == FLOW_TCP)
 		sk = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	else
@@ -450,6 +457,21 @@ static __always_inline const struct device *passage_locate(struct passage *passa
 	passage->is_inside = !device || device->is_inside;
 	passage->is_pod = device && device->is_pod;
 	return device;
+}
+
+/*
+ * Whether a packet without a flow may be a reply to what this node has sent: to an address of its
+ * own where node ports lie, masqueraded sources, and sockets of the host that are told to, may too.
+ */
+static __always_inline bool passage_may_reply(const struct passage *passage)
+{
+	const struct packet *packet = &passage->packet;
+
+	if (!asks_conntrack || passage->leaving || passage->tunnel.is_open)
+		return false;
+	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		return false;
+	return address_is_own(&packet->tuple.destination);
 }
 
 /* What balance() says of a packet. Not static, so that the verifier follows it once. */

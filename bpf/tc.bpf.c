@@ -16,6 +16,7 @@
 #include "skb.h"
 #include "answer.h"
 #include "unusual.h"
+#include "conntrack.h"
 
 /* Whether any Service or connection may have to do with a packet that leaves. */
 static __always_inline bool leaving_is_ours(const struct tuple *tuple)
@@ -82,6 +83,8 @@ static __always_inline int leave(const struct passage *passage)
 static __always_inline int begin(struct __sk_buff *ctx, struct passage *passage)
 {
 	if (!passage_is_sound(ctx, passage))
+		return leave(passage);
+	if (passage_may_reply(passage) && tracked_as_reply(ctx, &passage->packet.tuple))
 		return leave(passage);
 	passage_locate(passage);
 	switch (passage_begin(ctx, passage)) {

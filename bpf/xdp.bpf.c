@@ -247,6 +247,8 @@ static __always_inline int begin(struct xdp_md *ctx, struct passage *passage,
 	device = passage_locate(passage);
 	if (device && device->is_uplink && frame_difference(headers, device->mac))
 		return XDP_PASS;
+	if (passage_may_reply(passage)) /* TC can ask */
+		return XDP_PASS;
 	switch (passage_begin(ctx, passage)) {
 	case VERDICT_FORWARD:
 		return XDP_TX;

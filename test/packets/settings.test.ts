@@ -16,6 +16,7 @@ const DEVICES: readonly Rodata[] = [
   { forwarding: 1 },
   { forwarding: 2 },
   { fib_has_source: 1, reads_reorder: 1 },
+  ...(kernelHas("bpf_skb_ct_lookup") ? [{ asks_conntrack: 1 }] : []),
 ];
 
 const SETTINGS: Readonly<Record<string, readonly Rodata[]>> = {

@@ -119,6 +119,7 @@ export class DevicePrograms {
 function machineRodata({ maps }: Pick<ProgramOptions, "maps">): Rodata {
   return {
     fib_has_source: kernelHas("BPF_FIB_LOOKUP_SRC") ? 1 : 0,
+    asks_conntrack: kernelHas("bpf_skb_ct_lookup") ? 1 : 0,
     reads_reorder: arch === "arm64" ? 1 : 0,
     flow_set_mask: maps.svc_flows.info.maxEntries - 1,
   };
