@@ -25,6 +25,7 @@ const row = {
   service: 70000,
   local: 1,
   hop: 3,
+  hopUsed: 0,
   generation: 9,
   connections: 2n ** 40n,
 };

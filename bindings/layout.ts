@@ -87,6 +87,7 @@ export interface Backend {
   local: number;
   hop: number;
   connections: bigint;
+  hopUsed: number;
 }
 
 /** struct backend */
@@ -102,6 +103,7 @@ export const backend = {
     local: 28,
     hop: 30,
     connections: 32,
+    hopUsed: 40,
   },
   read(view: DataView, at: number): Backend {
     return {
@@ -114,6 +116,7 @@ export const backend = {
       local: view.getUint8(at + 28),
       hop: view.getUint16(at + 30, true),
       connections: view.getBigUint64(at + 32, true),
+      hopUsed: view.getUint16(at + 40, true),
     };
   },
   write(view: DataView, at: number, value: Backend): void {
@@ -127,7 +130,8 @@ export const backend = {
     writeZeros(view, at + 29, 1);
     view.setUint16(at + 30, value.hop, true);
     view.setBigUint64(at + 32, value.connections, true);
-    writeZeros(view, at + 40, 24);
+    view.setUint16(at + 40, value.hopUsed, true);
+    writeZeros(view, at + 42, 22);
   },
 } as const;
 
@@ -1303,4 +1307,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0xd809f866b4cf92e0n;
+export const layoutHash = 0x43177f7fb1544ebcn;

@@ -31,7 +31,8 @@ extern void bpf_ct_release(struct nf_conn *connection) __ksym __weak;
 
 /*
  * Whether a packet of TCP or UDP is a reply to what this node has sent, masqueraded or from a
- * socket of its own. Not static, so that the verifier follows it once.
+ * socket of its own. Not static, so that the verifier follows it once: Linux 6.1 does even if
+ * nothing calls it.
  */
 __noinline int tracked_as_reply(struct __sk_buff *ctx, const struct tuple *tuple)
 {
@@ -40,7 +41,7 @@ __noinline int tracked_as_reply(struct __sk_buff *ctx, const struct tuple *tuple
 	struct nf_conn *connection;
 	__u32 bytes;
 
-	if (!tuple || tuple->protocol > FLOW_UDP)
+	if (!asks_conntrack || !tuple || tuple->protocol > FLOW_UDP)
 		return false;
 	bytes = sock_tuple_fill(&key, tuple);
 	tracked.protocol = protocol_to_ip(tuple->protocol);

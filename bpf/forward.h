@@ -24,8 +24,16 @@ const volatile bool fib_has_source = false;
 /* In no header that is old enough. */
 #define FIB_LOOKUP_SRC (1U << 4)
 
-#define HOP_WAYS	    4
-#define HOP_GENERATION_MASK ((1U << (16 - HOP_BITS)) - 1)
+#define HOP_WAYS	4
+#define HOP_GENERATIONS (1U << (16 - HOP_BITS))
+
+/*
+ * A row that has been in use of late is not given to another next hop, which makes for at most one
+ * generation in two units of the clock. So the few bits of it that a reference has tell, for as
+ * many units as there are, whether the row still leads where it did; then the kernel is asked.
+ */
+#define HOP_REST  1
+#define HOP_TRUST HOP_GENERATIONS
 
 /* A way to a destination. */
 struct way {
@@ -44,7 +52,15 @@ static __always_inline const struct device *device_lookup(__u32 ifindex)
 
 static __always_inline __u16 hop_reference(__u32 index, __u16 generation)
 {
-	return index | (generation >> 1 & HOP_GENERATION_MASK) << HOP_BITS;
+	return index | (generation >> 1 & (HOP_GENERATIONS - 1)) << HOP_BITS;
+}
+
+/* Whether a reference that was used last then, by flow_now(), means the same row as it did. */
+static __always_inline bool hop_is_trusted(__u16 used, __u32 now)
+{
+	__u16 idle = now - used;
+
+	return idle < HOP_TRUST || idle > 0xffff - FLOW_CLOCK_AHEAD;
 }
 
 /* The row that a flow keeps, NULL if it is out of force. */
@@ -136,7 +152,7 @@ static __always_inline void hop_keep(struct way *way, const __u8 *header, __u32 
 			oldest_index = index;
 		}
 	}
-	if (oldest) {
+	if (oldest && (!oldest->ifindex || (__s32)(now - oldest->checked) > HOP_REST)) {
 		__u32 word = READ_ONCE(*(__u32 *)&oldest->generation);
 
 		if (hop_fill(oldest, word, way, header, now))

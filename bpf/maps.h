@@ -202,9 +202,10 @@ struct backend {
 	__u32 service;
 	__u8 local; /* 1: on this node, so that replies come by and its client need not change */
 	__u8 reserved;
-	__u16 hop; /* the programs' own: the way there, as in struct flow */
+	__u16 hop; /* the programs' own: the way there, as in struct flow, */
 	__u64 connections;
-	__u64 reserved_2[3]; /* one cache line a row */
+	__u16 hop_used;	      /* and when it was taken last, see flow_now() */
+	__u16 reserved_2[11]; /* one cache line a row */
 };
 
 /*

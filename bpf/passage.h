@@ -180,12 +180,17 @@ static __always_inline bool backend_way(struct PROGRAM_CONTEXT *ctx, struct pass
 {
 	__u32 id = passage->choice.reference;
 	struct backend *backend = bpf_map_lookup_elem(&svc_backends, &id);
+	__u32 now = flow_now();
 	struct hop *hop;
+	bool trusted;
 
 	if (!backend)
 		return false;
+	trusted = hop_is_trusted(backend->hop_used, now);
+	if (backend->hop_used != (__u16)now)
+		backend->hop_used = now;
 	hop = hop_lookup(READ_ONCE(backend->hop));
-	if (hop) {
+	if (hop && trusted) {
 		way->hop = backend->hop;
 		way->ifindex = hop->ifindex;
 		way->next = hop->next;

@@ -214,8 +214,9 @@ static __always_inline bool skb_way(struct __sk_buff *ctx, __u64 found,
 				    const struct passage *passage, struct way *way)
 {
 	struct hop *hop = hop_lookup(passage->flow.hop);
+	__u32 now = flow_now();
 
-	if (hop && hop->checked == flow_now()) {
+	if (hop && hop->checked == now && hop_is_trusted(passage->flow.last_used, now)) {
 		way->ifindex = hop->ifindex;
 		way->next = hop->next;
 		way->mtu = hop->mtu;

@@ -130,10 +130,11 @@ static __always_inline struct hop *flow_hop(struct xdp_md *ctx, __u64 found,
 	struct hop *hop = hop_lookup(passage->flow.hop);
 	struct way way;
 
-	if (hop && hop->checked == now)
-		return hop;
-	if (hop)
+	if (hop && hop_is_trusted(passage->flow.last_used, now)) {
+		if (hop->checked == now)
+			return hop;
 		hop->checked = now; /* others need not ask at the same time */
+	}
 	if (!fib_find(ctx, ctx->ingress_ifindex, &passage->wanted, &way))
 		way.hop = 0;
 	if (way.hop != passage->flow.hop)

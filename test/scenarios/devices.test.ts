@@ -157,7 +157,7 @@ stageTest(
   async (t, stage) => {
     const { node } = stage;
     const other = await buildVariant([
-      ["bpf/maps.h", "\t__u64 reserved_2[3]; /* one", "\t__u64 novelty[3]; /* one"],
+      ["bpf/maps.h", "\t__u16 reserved_2[11]; /* one", "\t__u16 novelty[11]; /* one"],
     ]);
     t.teardown(() => other.remove());
     let before = attachments(node);

@@ -38,8 +38,8 @@ const DATAGRAM_PAUSE_MS = 5;
 const LAYOUT_CHANGES: readonly Change[] = [
   [
     MAPS,
-    "\t__u64 connections;\n\t__u64 reserved_2[3];",
-    "\t__u64 novelty;\n\t__u64 connections;\n\t__u64 reserved_2[10];",
+    "\t__u64 connections;\n\t__u16 hop_used;",
+    "\t__u64 novelty[7];\n\t__u64 connections;\n\t__u16 hop_used;",
   ],
   [
     MAPS,
