@@ -21,8 +21,11 @@ const EPERM = 1;
 const EAGAIN = 11;
 const MEMBARRIER_CMD_GLOBAL = 1;
 const MEMBARRIER: Readonly<Record<string, number>> = { x64: 324, arm64: 283 };
-/** Of the kernel itself, and of what may be a module of it. */
-const KERNEL_BTF = ["/sys/kernel/btf/vmlinux", "/sys/kernel/btf/nf_conntrack"] as const;
+const KERNEL_BTF = "/sys/kernel/btf/vmlinux";
+/** What may be a module of it. */
+const MODULE_BTF = "/sys/kernel/btf/nf_conntrack";
+/** Numbers of capabilities(7). */
+const CAPABILITY = { NET_ADMIN: 12, SYS_ADMIN: 21, PERFMON: 38, BPF: 39 } as const;
 /** Since Linux 6.2 and 6.7; and what kernels without connection tracking do not have. */
 const FEATURES = ["bpf_rdonly_cast", "BPF_FIB_LOOKUP_SRC", "bpf_skb_ct_lookup"] as const;
 const AF_INET = 2;
@@ -59,12 +62,21 @@ export function kernelHas(feature: KernelFeature): boolean {
   return features.has(feature);
 }
 
+/** Whether this process has a capability in effect. */
+export function hasCapability(name: keyof typeof CAPABILITY): boolean {
+  const status = readFileSync("/proc/self/status", "utf8");
+  const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? "0"}`);
+  return ((effective >> BigInt(CAPABILITY[name])) & 1n) === 1n;
+}
+
 /**
- * Which of these are types, functions or enumerators of the running kernel, by its BTF. Of that
- * only the strings are read: the kernel hands it out page by page (struct btf_header).
+ * Which of these are types, functions or enumerators of the running kernel, by its BTF and that of
+ * nf_conntrack, which libbpf does not find without CAP_SYS_ADMIN. Only the strings are read: the
+ * kernel hands BTF out page by page (struct btf_header).
  */
 export function findKernelNames<Name extends string>(names: readonly Name[]): Set<Name> {
-  const files = KERNEL_BTF.filter((file) => existsSync(file)).map(readBtfStrings);
+  const wanted = hasCapability("SYS_ADMIN") ? [KERNEL_BTF, MODULE_BTF] : [KERNEL_BTF];
+  const files = wanted.filter((file) => existsSync(file)).map(readBtfStrings);
   return new Set(names.filter((name) => files.some((strings) => strings.includes(`\0${name}\0`))));
 }
 

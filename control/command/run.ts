@@ -1,7 +1,7 @@
 // `bpfsvc run`: the agent of one node. Wires source, model and dataplane together, attaches once
 // everything is programmed, and leaves it all serving when it ends.
-import { readFileSync } from "node:fs";
 import { release } from "node:os";
+import { hasCapability } from "../../bindings/system.ts";
 import { Agent } from "../agent.ts";
 import { openConfigFile } from "../config/file.ts";
 import { watchConfigFile } from "../config/watch.ts";
@@ -243,11 +243,8 @@ function warnOfMissingNode(cluster: Cluster, nodeName: string, log: Logger): voi
 
 /** Throws unless the process may load programs. CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON. */
 function checkPrivileges(): void {
-  const status = readFileSync("/proc/self/status", "utf8");
-  const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? "0"}`);
-  const has = (bit: bigint) => ((effective >> bit) & 1n) === 1n;
-  const [netAdmin, sysAdmin, perfmon, bpf] = [has(12n), has(21n), has(38n), has(39n)];
-  if (netAdmin && (sysAdmin || (bpf && perfmon))) return;
+  const loads = hasCapability("SYS_ADMIN") || (hasCapability("BPF") && hasCapability("PERFMON"));
+  if (hasCapability("NET_ADMIN") && loads) return;
   throw new UserError(
     "bpfsvc run loads programs into the kernel: run it as root, or with CAP_BPF, CAP_NET_ADMIN " +
       `and CAP_PERFMON (kernel ${release()})`,
