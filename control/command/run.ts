@@ -1,7 +1,6 @@
 // `bpfsvc run`: the agent of one node. Wires source, model and dataplane together, attaches once
 // everything is programmed, and leaves it all serving when it ends.
 import { release } from "node:os";
-import { hasCapability } from "../../bindings/system.ts";
 import { Agent } from "../agent.ts";
 import { openConfigFile } from "../config/file.ts";
 import { watchConfigFile } from "../config/watch.ts";
@@ -10,7 +9,7 @@ import { checkCgroup } from "../dataplane/attach.ts";
 import { Clients } from "../dataplane/clients.ts";
 import { Dataplane } from "../dataplane/dataplane.ts";
 import { flowSets } from "../dataplane/flows.ts";
-import type { Capacities, MapName } from "../dataplane/kernel.ts";
+import { type Capacities, type MapName, mayLoadPrograms } from "../dataplane/kernel.ts";
 import { Maps } from "../dataplane/maps.ts";
 import { Pins } from "../dataplane/pins.ts";
 import { countUnknownClients } from "../dataplane/reasons.ts";
@@ -241,10 +240,9 @@ function warnOfMissingNode(cluster: Cluster, nodeName: string, log: Logger): voi
   );
 }
 
-/** Throws unless the process may load programs. CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON. */
+/** Throws unless the process may load programs. */
 function checkPrivileges(): void {
-  const loads = hasCapability("SYS_ADMIN") || (hasCapability("BPF") && hasCapability("PERFMON"));
-  if (hasCapability("NET_ADMIN") && loads) return;
+  if (mayLoadPrograms()) return;
   throw new UserError(
     "bpfsvc run loads programs into the kernel: run it as root, or with CAP_BPF, CAP_NET_ADMIN " +
       `and CAP_PERFMON (kernel ${release()})`,

@@ -1,5 +1,5 @@
-// Divides the slot array into extents, one a table that lies there. Knows offsets and lengths only; when an
-// extent may be used again is the caller's grace period.
+// Divides the slot array into extents, one a table that lies there. Knows offsets and lengths only;
+// when an extent may be used again is the caller's grace period.
 
 export interface Extent {
   offset: number;

@@ -4,7 +4,7 @@ import { release } from "node:os";
 import { layoutHash, maps as layouts, meta } from "../../bindings/layout.ts";
 import { BpfMap } from "../../bindings/map.ts";
 import { BpfObject } from "../../bindings/object.ts";
-import { kernelHas, membarrier } from "../../bindings/system.ts";
+import { hasCapability, kernelHas, membarrier } from "../../bindings/system.ts";
 import { BucketStore } from "./buckets.ts";
 import { ownLayouts } from "./described.ts";
 import { NodeMap } from "./devices/node.ts";
@@ -303,4 +303,10 @@ function hashStore(map: BpfMap): HashStore {
 async function waitForReaders(): Promise<void> {
   if (await membarrier()) return;
   await new Promise((resolve) => setTimeout(resolve, GRACE_FALLBACK_MS));
+}
+
+/** CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON. */
+export function mayLoadPrograms(): boolean {
+  const loads = hasCapability("SYS_ADMIN") || (hasCapability("BPF") && hasCapability("PERFMON"));
+  return loads && hasCapability("NET_ADMIN");
 }

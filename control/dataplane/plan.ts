@@ -258,9 +258,10 @@ function tableContents(row: ServiceRow, backends: Plan["backends"]): Content[] {
 }
 
 /**
- * An offset in a service's row, undefined if there is no room beside `others`: tables that lie there
- * from now on, and those that lay there before. But where the same tables lay, they are written
- * over slot by slot: a reader finds old ones and new ones, all of endpoints that its table lists.
+ * An offset in a service's row, undefined if there is no room beside `others`: tables that lie
+ * there from now on, and those that lay there before. But where the same tables lay, they are
+ * written over slot by slot: a reader finds old ones and new ones, all of endpoints that its table
+ * lists.
  */
 function placeInRow(id: number, length: number, others: readonly Extent[]): number | undefined {
   for (let place = 0; place + length <= limit.TABLE_ROW_SLOTS; place++) {

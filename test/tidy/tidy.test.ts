@@ -89,7 +89,7 @@ test("koffi is used in bindings and in the lab's socket calls only", (t) => {
 /** The headers of the programs from the ground up: each may include those before it. */
 const HEADERS = [
   ...["maps.h", "address.h", "packet.h", "balance.h", "socket.h", "flow.h", "forward.h"],
-  ...["rewrite.h", "passage.h", "skb.h", "answer.h", "unusual.h"],
+  ...["rewrite.h", "passage.h", "skb.h", "answer.h", "unusual.h", "conntrack.h"],
 ];
 
 test("headers include only what lies below them", (t) => {
