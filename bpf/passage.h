@@ -248,14 +248,20 @@ __noinline int port_is_taken(struct PROGRAM_CONTEXT *ctx, const struct tuple *re
 	return true;
 }
 
+/* Whether frontends on this node's own addresses may have a port. */
+static __always_inline bool port_is_served(__u16 port, const struct node *node)
+{
+	return (__u16)(port - node->node_port_first) <=
+	       (__u16)(node->node_port_last - node->node_port_first);
+}
+
 /* Whether a client's own port may stay when its address becomes this node's: the host and node
  * ports have none such. */
 static __always_inline bool port_is_foreign(__u16 port, const struct node *node)
 {
 	return port >= LOWEST_PORT &&
 	       (__u16)(port - node->host_first) > (__u16)(node->host_last - node->host_first) &&
-	       (__u16)(port - node->node_port_first) >
-		       (__u16)(node->node_port_last - node->node_port_first);
+	       !port_is_served(port, node);
 }
 
 /* The port to try: the client's own first, then others in an order of the connection's own. */
@@ -430,11 +436,10 @@ static __always_inline bool packet_is_ours(const struct packet *packet)
 
 	if (filter_is_own(filter, &tuple->destination)) {
 		const struct node *node = node_get();
-		__u16 port = bpf_ntohs(tuple->destination_port);
 
 		if (filter_lookup(&tuple->source) & FILTER_ENDPOINT)
 			return true;
-		return node && port >= node->node_port_first && port <= node->node_port_last;
+		return node && port_is_served(bpf_ntohs(tuple->destination_port), node);
 	}
 	if (filter & (FILTER_FRONTEND | FILTER_WILDCARD))
 		return true;
@@ -465,16 +470,18 @@ static __always_inline const struct device *passage_locate(struct passage *passa
 }
 
 /*
- * Whether a packet without a flow may be a reply to what this node has sent: to an address of its
- * own where node ports lie, masqueraded sources, and sockets of the host that are told to, may too.
+ * Whether a packet without a flow may be a reply to what this node has sent: where its node ports
+ * lie, masqueraded sources, and sockets of the host that are told to, may too.
  */
 static __always_inline bool passage_may_reply(const struct passage *passage)
 {
 	const struct packet *packet = &passage->packet;
+	const struct node *node = node_get();
 
-	if (!asks_conntrack || passage->leaving || passage->tunnel.is_open)
+	if (!asks_conntrack || !node || passage->leaving || passage->tunnel.is_open)
 		return false;
-	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN ||
+	    !port_is_served(bpf_ntohs(packet->tuple.destination_port), node))
 		return false;
 	return address_is_own(&packet->tuple.destination);
 }
