@@ -14,7 +14,7 @@ const HEADER = `\
 `;
 const LINE_LIMIT = 100;
 /** Longer arrays are for those who need one element at a time. */
-const TUPLE_LIMIT = 16;
+const TUPLE_LIMIT = 12;
 /** Spaces before the statements of read() and write(). */
 const BODY_INDENT = 4;
 

@@ -655,7 +655,6 @@ export interface Service {
   affinitySeconds: number;
   guard: number;
   externalLocal: number;
-  slot: readonly [number, number, number, number, number, number, number, number, number, number, number, number, number, number, number, number];
   refused: bigint;
   dropped: bigint;
   departed: bigint;
@@ -688,24 +687,6 @@ export const service = {
       affinitySeconds: view.getUint32(at + 24, true),
       guard: view.getUint8(at + 28),
       externalLocal: view.getUint8(at + 29),
-      slot: [
-        view.getUint32(at + 32, true),
-        view.getUint32(at + 36, true),
-        view.getUint32(at + 40, true),
-        view.getUint32(at + 44, true),
-        view.getUint32(at + 48, true),
-        view.getUint32(at + 52, true),
-        view.getUint32(at + 56, true),
-        view.getUint32(at + 60, true),
-        view.getUint32(at + 64, true),
-        view.getUint32(at + 68, true),
-        view.getUint32(at + 72, true),
-        view.getUint32(at + 76, true),
-        view.getUint32(at + 80, true),
-        view.getUint32(at + 84, true),
-        view.getUint32(at + 88, true),
-        view.getUint32(at + 92, true),
-      ],
       refused: view.getBigUint64(at + 96, true),
       dropped: view.getBigUint64(at + 104, true),
       departed: view.getBigUint64(at + 112, true),
@@ -719,22 +700,6 @@ export const service = {
     view.setUint8(at + 28, value.guard);
     view.setUint8(at + 29, value.externalLocal);
     writeZeros(view, at + 30, 2);
-    view.setUint32(at + 32, value.slot[0], true);
-    view.setUint32(at + 36, value.slot[1], true);
-    view.setUint32(at + 40, value.slot[2], true);
-    view.setUint32(at + 44, value.slot[3], true);
-    view.setUint32(at + 48, value.slot[4], true);
-    view.setUint32(at + 52, value.slot[5], true);
-    view.setUint32(at + 56, value.slot[6], true);
-    view.setUint32(at + 60, value.slot[7], true);
-    view.setUint32(at + 64, value.slot[8], true);
-    view.setUint32(at + 68, value.slot[9], true);
-    view.setUint32(at + 72, value.slot[10], true);
-    view.setUint32(at + 76, value.slot[11], true);
-    view.setUint32(at + 80, value.slot[12], true);
-    view.setUint32(at + 84, value.slot[13], true);
-    view.setUint32(at + 88, value.slot[14], true);
-    view.setUint32(at + 92, value.slot[15], true);
     view.setBigUint64(at + 96, value.refused, true);
     view.setBigUint64(at + 104, value.dropped, true);
     view.setBigUint64(at + 112, value.departed, true);
