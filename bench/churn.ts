@@ -87,7 +87,7 @@ async function timeChanges(
 
 /**
  * Milliseconds from each change of Service 0, where the API server hands it to its connection, to
- * its table's word in the maps.
+ * the maps: to whatever of its row in svc_services tells the two endpoints apart.
  */
 async function timeWrites({ node, fed, context }: Bed): Promise<number[]> {
   const words = mapWords(new Pins(`${node.pins}/agent`), "svc_services");

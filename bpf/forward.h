@@ -28,12 +28,11 @@ const volatile bool fib_has_source = false;
 #define HOP_GENERATIONS (1U << (16 - HOP_BITS))
 
 /*
- * A row that has been in use of late is not given to another next hop, which makes for at most one
- * generation in two units of the clock. So the few bits of it that a reference has tell, for as
- * many units as there are, whether the row still leads where it did; then the kernel is asked.
+ * A row that has been in use of late is not given to another next hop: it changes hands once in two
+ * units of the clock at most. So the few bits of its generation that a reference has tell, for as
+ * many units as there are generations, whether it still leads where it did.
  */
-#define HOP_REST  1
-#define HOP_TRUST HOP_GENERATIONS
+#define HOP_REST 1
 
 /* A way to a destination. */
 struct way {
@@ -58,9 +57,7 @@ static __always_inline __u16 hop_reference(__u32 index, __u16 generation)
 /* Whether a reference that was used last then, by flow_now(), means the same row as it did. */
 static __always_inline bool hop_is_trusted(__u16 used, __u32 now)
 {
-	__u16 idle = now - used;
-
-	return idle < HOP_TRUST || idle > 0xffff - FLOW_CLOCK_AHEAD;
+	return flow_since(used, now) < HOP_GENERATIONS;
 }
 
 /* The row that a flow keeps, NULL if it is out of force. */

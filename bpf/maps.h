@@ -325,7 +325,7 @@ enum flow_path {
 
 /* What has been seen of a flow: bits of the last byte of its lock. */
 enum flow_state {
-	FLOW_REPLIED = 1,     /* over TCP and SCTP: and the client has gone on since */
+	FLOW_REPLIED = 1,     /* answered; over TCP and SCTP the client has gone on since */
 	FLOW_CLOSED = 2,      /* this direction was closed (FIN, SHUTDOWN) */
 	FLOW_PEER_CLOSED = 4, /* the other one was */
 	FLOW_RESET = 8,	      /* the connection was reset or aborted */

@@ -174,20 +174,21 @@ static __always_inline bool masquerades(const struct passage *passage)
 	return service && !service->external_local;
 }
 
-/* The way to the endpoint that was chosen: as its row remembers it, or as the kernel says. */
+/* The way to the endpoint that was chosen: as its row remembers it, or as the kernel says. For a
+ * flow that passage_fill() has filled. */
 static __always_inline bool backend_way(struct PROGRAM_CONTEXT *ctx, struct passage *passage,
 					struct way *way)
 {
 	__u32 id = passage->choice.reference;
 	struct backend *backend = bpf_map_lookup_elem(&svc_backends, &id);
-	__u32 now = flow_now();
+	__u16 now = passage->flow.last_used;
 	struct hop *hop;
 	bool trusted;
 
 	if (!backend)
 		return false;
 	trusted = hop_is_trusted(backend->hop_used, now);
-	if (backend->hop_used != (__u16)now)
+	if (backend->hop_used != now)
 		backend->hop_used = now;
 	hop = hop_lookup(READ_ONCE(backend->hop));
 	if (hop && trusted) {
@@ -208,7 +209,7 @@ static __always_inline bool backend_way(struct PROGRAM_CONTEXT *ctx, struct pass
 	return true;
 }
 
-/* The same in the kernel's form, of which it returns how many bytes count. */
+/* A tuple as the kernel's lookups want it; returns how many bytes of it count. */
 static __always_inline __u32 sock_tuple_fill(struct bpf_sock_tuple *key, const struct tuple *tuple)
 {
 	if (address_is_ipv4(&tuple->source)) {
@@ -389,6 +390,7 @@ __noinline int passage_plan(struct PROGRAM_CONTEXT *ctx, struct passage *passage
 	backend = bpf_map_lookup_elem(&svc_backends, &id);
 	if (!backend || address_is_martian(&choice->address))
 		return VERDICT_RETRY;
+	passage_fill(passage);
 	rewrites = !address_difference(&tuple->source, &choice->address) || masquerades(passage);
 	path = passage->leaving ? FLOW_NODE : rewrites ? FLOW_REDIRECT : FLOW_STACK;
 	if (path == FLOW_STACK && !passage->is_inside && !backend->local) {
@@ -408,7 +410,6 @@ __noinline int passage_plan(struct PROGRAM_CONTEXT *ctx, struct passage *passage
 	flow->hop = way.hop;
 	flow->backend = choice->address;
 	flow->backend_port = choice->port;
-	passage_fill(passage);
 	return VERDICT_FORWARD;
 }
 

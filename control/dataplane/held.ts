@@ -45,7 +45,7 @@ export function newHeld(key: string, id: number): Held {
 export function extentsOf(tables: readonly TableWord[]): Extent[] {
   const extents: Extent[] = [];
   for (const { offset, length } of tables) {
-    if (length === 0 || isInRow({ offset })) continue;
+    if (length === 0 || isInRow(offset)) continue;
     if (!extents.some((extent) => extent.offset === offset)) extents.push({ offset, length });
   }
   return extents;

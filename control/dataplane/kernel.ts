@@ -305,7 +305,7 @@ async function waitForReaders(): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, GRACE_FALLBACK_MS));
 }
 
-/** CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON. */
+/** Whether this process may load programs. CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON. */
 export function mayLoadPrograms(): boolean {
   const loads = hasCapability("SYS_ADMIN") || (hasCapability("BPF") && hasCapability("PERFMON"));
   return loads && hasCapability("NET_ADMIN");

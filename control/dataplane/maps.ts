@@ -190,7 +190,7 @@ export function rowOffset(id: number, place: number): number {
 }
 
 /** Whether a table lies in its service's own row: if not, in svc_slots. */
-export function isInRow({ offset }: Pick<TableWord, "offset">): boolean {
+export function isInRow(offset: number): boolean {
   return offset >= ROW_OFFSETS;
 }
 
@@ -351,7 +351,7 @@ export class Maps {
   /** In a row each slot is in force at once, after all that was written before it. */
   writeSlots(offset: number, slots: ArrayLike<number>): void {
     const { memory, at } = this.#slotsAt(offset);
-    if (isInRow({ offset }))
+    if (isInRow(offset))
       for (let index = 0; index < slots.length; index++)
         Atomics.store(memory, at + index, slots[index]!);
     else memory.set(slots, at);
@@ -430,7 +430,7 @@ export class Maps {
 
   /** What a table's offset means. */
   #slotsAt(offset: number): { memory: Uint32Array; at: number } {
-    if (!isInRow({ offset })) return { memory: this.#slots, at: offset };
+    if (!isInRow(offset)) return { memory: this.#slots, at: offset };
     const place = (offset - ROW_OFFSETS) % ROW_SLOTS;
     const id = (offset - ROW_OFFSETS - place) / ROW_SLOTS;
     const at = (id * service.bytes + service.offset.slot) / SLOT_BYTES + place;

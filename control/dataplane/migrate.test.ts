@@ -256,6 +256,19 @@ test("what does not fit is refused with the flag, what is free need not fit", as
     t.throws(() => copyContent(content, memoryStorage(sizes)), { instanceOf: RoomError, message });
 });
 
+test("rows with more slots than this build's are refused", async (t) => {
+  const content = new OtherContent(await makeFormer());
+  const enums = content.layouts.enums.map(({ name, values }) => ({
+    name,
+    values: values.map((each) =>
+      each.name === "TABLE_ROW_SLOTS" ? { ...each, value: 2n * each.value } : each,
+    ),
+  }));
+  Object.assign(content.layouts, { enums });
+  const message = /svc_services hold 32 slots/;
+  t.throws(() => copyContent(content, memoryStorage()), { instanceOf: BtfError, message });
+});
+
 test("content without the numbers it is made of is refused", async (t) => {
   const content = new OtherContent(await makeFormer());
   Object.assign(content.layouts, { enums: [] });

@@ -232,8 +232,8 @@ function planTables(
       (word) =>
         word.length === length && maps.hasSlots(word.offset, slots) && !overlapsAny(word, tables),
     );
-    const others = [...tables, ...before.filter((_, which) => !own.includes(which))];
-    const offset = kept?.offset ?? placeInRow(id, length, others) ?? taken.extent(length);
+    const others = () => [...tables, ...before.filter((_, which) => !own.includes(which))];
+    const offset = kept?.offset ?? placeInRow(id, length, others()) ?? taken.extent(length);
     if (!kept) written.push({ offset, slots });
     for (const which of own) tables[which] = { ...tables[which]!, offset, length };
   }

@@ -109,7 +109,7 @@ const PODS = { 4: ["10.244.0.0", 16], 6: ["fd00:10:244::", 56] } as const;
 const ADDRESSES = FAMILIES.map((family) => PLACES[family].node);
 
 /** A unit of a flow's clock. */
-const FLOW_UNIT_SECONDS = 2 ** 30 / 1e9;
+export const FLOW_UNIT_SECONDS = 2 ** limit.FLOW_CLOCK_SHIFT / 1e9;
 
 /** A flow in the table, as its own kind of packet meets it. */
 export interface FlowRecord {

@@ -5,7 +5,7 @@ import test from "ava";
 import { backend, hop, limit } from "../../bindings/layout.ts";
 import { whyNoLab } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";
-import { Bed, formatMac } from "./bed.ts";
+import { Bed, FLOW_UNIT_SECONDS, formatMac } from "./bed.ts";
 import { MACS } from "./places.ts";
 import { makeServices, PORT } from "./services.ts";
 import { tcp, wordsOf } from "./words.ts";
@@ -15,7 +15,6 @@ const STRANGER = [2, 0, 0, 0, 0, 0x66];
 const CLIENT_PORT = 2000;
 /** So long, in units of the flows' clock, a reference is believed. */
 const TRUST = 2 ** (16 - limit.HOP_BITS);
-const UNIT_SECONDS = 2 ** limit.FLOW_CLOCK_SHIFT / 1e9;
 
 let bed: Bed;
 
@@ -67,18 +66,21 @@ function crowdRows(rest: number): void {
 function restBackends(units: number): void {
   bed.maps.svc_backends.withMemory((memory) => {
     const view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
-    for (let at = backend.offset.hopUsed; at < 4096 * backend.bytes; at += backend.bytes)
+    for (let at = backend.offset.hopUsed; at < memory.byteLength; at += backend.bytes)
       view.setUint16(at, view.getUint16(at, true) - units, true);
   });
 }
 
-/** What comes of a request when rows were misled before; again if the clock went on in between. */
+/**
+ * Where requests go when rows were misled before. Of some turns, since the clock may go on within
+ * one, and then the kernel is asked.
+ */
 async function sendMisled(rest: number, begins: boolean): Promise<Set<string>> {
   const seen = new Set<string>();
   for (let turn = 0; turn < 5; turn++) {
     bed.forget();
     await sendFrom(CLIENT_PORT, "S");
-    bed.age(rest * UNIT_SECONDS);
+    bed.age(rest * FLOW_UNIT_SECONDS);
     restBackends(rest);
     misleadRows();
     seen.add(await sendFrom(CLIENT_PORT + (begins ? 1 : 0), begins ? "S" : "A"));

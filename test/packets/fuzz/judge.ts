@@ -22,6 +22,7 @@ import {
   SCTP,
   TCP,
   type Tuple,
+  tupleOf,
   turn,
   UDP,
 } from "./read.ts";
@@ -361,10 +362,6 @@ interface Change {
   out: Uint8Array;
   after: PacketRead;
   arrival: Arrival;
-}
-
-function tupleOf({ protocol, source, destination, sourcePort, destinationPort }: Tuple): Tuple {
-  return { protocol, source, destination, sourcePort, destinationPort };
 }
 
 /** A packet of our own: a reset, an error about what came, a reply to a ping. */

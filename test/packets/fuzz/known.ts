@@ -1,6 +1,6 @@
 // The connections that programs have been seen to translate: what became of a request tells what
 // must become of replies. Knows nothing of endpoints.
-import { keyOf, type PacketRead, type Tuple, turn } from "./read.ts";
+import { keyOf, type PacketRead, type Tuple, tupleOf, turn } from "./read.ts";
 
 export interface Connection {
   /** As the client sends it, and as it was sent on. */
@@ -53,12 +53,11 @@ export class Known {
   /** A packet was dropped or answered, or has no ports: what it asked may have begun. */
   try(packet: PacketRead): void {
     const asked = packet.isLater ? this.datagrams(packet) : [packet.inner ?? packet];
-    for (const { protocol, source, destination, sourcePort, destinationPort } of asked) {
-      const tuple = { protocol, source, destination, sourcePort, destinationPort };
+    for (const tuple of asked) {
       const between = addressesKey(tuple);
-      const tuples = this.#tried.get(between);
-      if (tuples) tuples.set(keyOf(tuple), tuple);
-      else this.#tried.set(between, new Map([[keyOf(tuple), tuple]]));
+      const tuples = this.#tried.get(between) ?? new Map<string, Tuple>();
+      tuples.set(keyOf(tuple), tupleOf(tuple));
+      this.#tried.set(between, tuples);
     }
   }
 
@@ -100,14 +99,7 @@ export class Known {
   note(first: PacketRead): void {
     const key = datagramKey(first);
     const tuples = this.#datagrams.get(key) ?? new Map<string, Tuple>();
-    const { protocol, source, destination, sourcePort, destinationPort } = first;
-    tuples.set(`${sourcePort} ${destinationPort}`, {
-      protocol,
-      source,
-      destination,
-      sourcePort,
-      destinationPort,
-    });
+    tuples.set(`${first.sourcePort} ${first.destinationPort}`, tupleOf(first));
     this.#datagrams.set(key, tuples);
   }
 

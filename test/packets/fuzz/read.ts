@@ -64,6 +64,17 @@ export interface PacketRead extends Tuple {
   faults: number;
 }
 
+/** A tuple alone, of what has one. */
+export function tupleOf({
+  protocol,
+  source,
+  destination,
+  sourcePort,
+  destinationPort,
+}: Tuple): Tuple {
+  return { protocol, source, destination, sourcePort, destinationPort };
+}
+
 export function keyOf({
   protocol,
   source,
