@@ -300,17 +300,12 @@ static __always_inline bool flow_is_closed(__u32 lock)
 	return state & FLOW_RESET || !(~state & (FLOW_CLOSED | FLOW_PEER_CLOSED));
 }
 
-/* How long ago a moment was. Of another CPU it may be one that `now` was read before: just now. */
-static __always_inline __u16 flow_since(__u16 then, __u32 now)
-{
-	__u16 since = now - then;
-
-	return since > 0xffff - FLOW_CLOCK_AHEAD ? 0 : since;
-}
-
+/* Another CPU's packet may have come when the clock went on since `now` was read: just now. */
 static __always_inline __u16 flow_idle(const struct flow *flow, __u32 now)
 {
-	return flow_since(READ_ONCE(flow->last_used), now);
+	__u16 idle = now - READ_ONCE(flow->last_used);
+
+	return idle > 0xffff - FLOW_CLOCK_AHEAD ? 0 : idle;
 }
 
 /* How long a flow may be without packets before it counts as over. */

@@ -54,10 +54,13 @@ static __always_inline __u16 hop_reference(__u32 index, __u16 generation)
 	return index | (generation >> 1 & (HOP_GENERATIONS - 1)) << HOP_BITS;
 }
 
-/* Whether a reference that was used last then, by flow_now(), means the same row as it did. */
+/*
+ * Whether a reference that was used last then, by flow_now(), means the same row as it did. Every
+ * packet asks: that one in between, on another CPU, was later than `now` makes no exception.
+ */
 static __always_inline bool hop_is_trusted(__u16 used, __u32 now)
 {
-	return flow_since(used, now) < HOP_GENERATIONS;
+	return (__u16)(now - used) < HOP_GENERATIONS;
 }
 
 /* The row that a flow keeps, NULL if it is out of force. */
