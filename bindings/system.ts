@@ -22,8 +22,9 @@ const EAGAIN = 11;
 const MEMBARRIER_CMD_GLOBAL = 1;
 const MEMBARRIER: Readonly<Record<string, number>> = { x64: 324, arm64: 283 };
 const KERNEL_BTF = "/sys/kernel/btf/vmlinux";
-/** What may be a module of it. */
+/** What may be a module of it, and whether that is ready: then the file says "live". */
 const MODULE_BTF = "/sys/kernel/btf/nf_conntrack";
+const MODULE_STATE = "/sys/module/nf_conntrack/initstate";
 /** Numbers of capabilities(7). */
 const CAPABILITY = { NET_ADMIN: 12, SYS_ADMIN: 21, PERFMON: 38, BPF: 39 } as const;
 /** Since Linux 6.2 and 6.7; and what kernels without connection tracking do not have. */
@@ -44,7 +45,8 @@ export interface FolderLock {
 export type KernelFeature = (typeof FEATURES)[number];
 
 let cpus: number | undefined;
-let features: Set<KernelFeature> | undefined;
+/** By the BTF file that was read for them: a module may come later. */
+const features = new Map<string, Set<KernelFeature>>();
 
 /** CPUs that the kernel may ever have: the number of values of a per-CPU element. */
 export function possibleCpus(): number {
@@ -56,10 +58,21 @@ export function possibleCpus(): number {
   return cpus;
 }
 
-/** Whether the running kernel has what not every one has that we run on. False if it has no BTF. */
+/**
+ * Whether the running kernel has, by now, what not every one has that we run on. False if it has no
+ * BTF. That of nf_conntrack is read beside it, which libbpf does not find without CAP_SYS_ADMIN.
+ */
 export function kernelHas(feature: KernelFeature): boolean {
-  features ??= findKernelNames(FEATURES);
-  return features.has(feature);
+  for (const file of [KERNEL_BTF, MODULE_BTF]) {
+    if (features.has(file) || !existsSync(file)) continue;
+    if (file === MODULE_BTF && !mayUseModule()) continue;
+    features.set(file, findKernelNames(FEATURES, file));
+  }
+  return [...features.values()].some((names) => names.has(feature));
+}
+
+function mayUseModule(): boolean {
+  return hasCapability("SYS_ADMIN") && readFileSync(MODULE_STATE, "utf8").trim() === "live";
 }
 
 /** Whether this process has a capability in effect. */
@@ -70,14 +83,15 @@ export function hasCapability(name: keyof typeof CAPABILITY): boolean {
 }
 
 /**
- * Which of these are types, functions or enumerators of the running kernel, by its BTF and that of
- * nf_conntrack, which libbpf does not find without CAP_SYS_ADMIN. Only the strings are read: the
- * kernel hands BTF out page by page (struct btf_header).
+ * Which of these are types, functions or enumerators of the running kernel, or of a module, by its
+ * BTF. Only the strings are read: the kernel hands BTF out page by page (struct btf_header).
  */
-export function findKernelNames<Name extends string>(names: readonly Name[]): Set<Name> {
-  const wanted = hasCapability("SYS_ADMIN") ? [KERNEL_BTF, MODULE_BTF] : [KERNEL_BTF];
-  const files = wanted.filter((file) => existsSync(file)).map(readBtfStrings);
-  return new Set(names.filter((name) => files.some((strings) => strings.includes(`\0${name}\0`))));
+export function findKernelNames<Name extends string>(
+  names: readonly Name[],
+  file = KERNEL_BTF,
+): Set<Name> {
+  const strings = readBtfStrings(file);
+  return new Set(names.filter((name) => strings.includes(`\0${name}\0`)));
 }
 
 function readBtfStrings(file: string): Buffer {

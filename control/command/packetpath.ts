@@ -79,10 +79,14 @@ export class PacketPath {
       const { log } = this.#options;
       const path = this.#opened();
       this.#setNode();
-      const { isSyncDue, isDamaged, restoredPins, error } = path.look(performance.now());
+      const look = path.look(performance.now());
+      const { isSyncDue, isDamaged, isRenewed, outdated, restoredPins, error } = look;
       if (isDamaged) log.warn("Programs were taken off devices: attaching them again");
       if (restoredPins > 0) log.warn(`${restoredPins} pins of devices were gone: pinned again`);
+      if (isRenewed) log.info("nf_conntrack was loaded: it is asked about replies at node ports");
       if (isSyncDue || this.#told.has("network")) this.#pace.request();
+      const astray = "Replies at node ports to what is masqueraded may go astray";
+      this.#tell("programs", outdated && `${outdated.message}. ${astray}`);
       this.#tell("next hops", error && `${error.message}. Its new MAC would be noticed late`);
     });
   }

@@ -45,6 +45,8 @@ const PASSAGE = /^(TCP|UDP|SCTP) to |^node port |\(BIG TCP\)/;
 
 const SUBSET: readonly Part[] = [
   { file: "test/kernels/features.js" },
+  // Before others load it: Debian's connection tracking is a module, whose functions programs call.
+  { file: "test/scenarios/replies.test.js", kernels: ["oldest"] },
   { file: "bindings/iterator.test.js" },
   { file: "bindings/link.test.js" },
   { file: "bindings/map.test.js" },
@@ -56,8 +58,6 @@ const SUBSET: readonly Part[] = [
   { file: "test/scenarios/tcp.test.js" },
   { file: "test/scenarios/udp.test.js", kernels: ["oldest", "newest"] },
   { file: "test/scenarios/verdicts.test.js", kernels: ["oldest"] },
-  // Debian's connection tracking is a module, whose functions programs call.
-  { file: "test/scenarios/replies.test.js", kernels: ["oldest"] },
   { file: "test/scenarios/udpstale.test.js", on: { socketDestroy: false }, only: CANNOT_BREAK },
   { file: "test/scenarios/udpstale.test.js", on: { socketDestroy: true }, without: SLOW_STALE },
 ];

@@ -31,6 +31,10 @@ export interface Look {
   isDamaged: boolean;
   /** Pins that were gone, and are back. */
   restoredPins: number;
+  /** Whether the kernel has come to offer more, and programs that use it are to be attached. */
+  isRenewed: boolean;
+  /** Why they could not be loaded. */
+  outdated: Error | undefined;
   /** What is wrong with next hops. */
   error: Error | undefined;
 }
@@ -81,13 +85,16 @@ export class DevicePath {
   look(now: number): Look {
     const isDamaged = this.#isDamaged();
     if (isDamaged) this.#verify.links = true;
+    const isRenewed = this.#programs.renew();
+    if (isRenewed) this.#verify.filters = true;
     const waits = [...(this.#synced?.devices.values() ?? [])].some(
       ({ served }) => served.note === "foreign" || served.note === "no_tc",
     );
     const restoredPins = this.#hooks.restorePins();
     const [error] = this.#neighbours.look(this.#hops.used(), now);
-    const isSyncDue = isDamaged || waits || this.#devices.haveOtherSenders;
-    return { isDamaged, restoredPins, error, isSyncDue };
+    const isSyncDue = isDamaged || isRenewed || waits || this.#devices.haveOtherSenders;
+    const { outdated } = this.#programs;
+    return { isDamaged, isRenewed, outdated, restoredPins, error, isSyncDue };
   }
 
   /** Of a device that has gone netlink tells. */

@@ -4,6 +4,7 @@
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { arch } from "node:process";
+import { isDeepStrictEqual } from "node:util";
 import { BpfObject } from "../../../bindings/object.ts";
 import { RunningProgram } from "../../../bindings/running.ts";
 import { kernelHas } from "../../../bindings/system.ts";
@@ -43,15 +44,31 @@ export class ProgramError extends Error {
 }
 
 export class DevicePrograms {
-  /** Names these programs with their configuration and maps. */
-  readonly build: string;
   readonly #options: ProgramOptions;
-  readonly #opened = new Map<ProgramName, RunningProgram>();
-  readonly #refused = new Map<Group, Error>();
+  #machine = machineRodata();
+  #build: string;
+  #outdated: ProgramError | undefined;
+  #opened = new Map<ProgramName, RunningProgram>();
+  #refused = new Map<Group, Error>();
 
   constructor(options: ProgramOptions) {
-    this.#options = { ...options, rodata: { ...machineRodata(options), ...options.rodata } };
-    this.build = buildHash(this.#options);
+    this.#options = options;
+    this.#build = buildHash(options.maps, this.#rodata);
+  }
+
+  /** Names these programs with their configuration and maps. */
+  get build(): string {
+    return this.#build;
+  }
+
+  /** Why the programs in use do not use all that the kernel offers. */
+  get outdated(): ProgramError | undefined {
+    return this.#outdated;
+  }
+
+  get #rodata(): Rodata {
+    const { maps, rodata } = this.#options;
+    return { ...this.#machine, flow_set_mask: maps.svc_flows.info.maxEntries - 1, ...rodata };
   }
 
   /** A loaded program. Throws ProgramError; what was refused once is not tried again. */
@@ -63,7 +80,7 @@ export class DevicePrograms {
     )!;
     const refused = this.#refused.get(group);
     if (refused) throw new ProgramError(name, refused);
-    const file = this.#options.pins.programPath(this.build, name);
+    const file = this.#options.pins.programPath(this.#build, name);
     try {
       if (!existsSync(file)) this.#load(group);
       const program = RunningProgram.openPinned(file);
@@ -75,16 +92,39 @@ export class DevicePrograms {
     }
   }
 
+  /**
+   * Loads those in use anew if the kernel has come to offer more: nf_conntrack as a module, which a
+   * CNI's first rule may load. Returns whether it did, so that others are to be attached. What it
+   * cannot load it does not try again; `outdated` says why, and those before stay in use.
+   */
+  renew(): boolean {
+    if (isDeepStrictEqual(this.#machine, machineRodata())) return false;
+    const next = new DevicePrograms(this.#options);
+    this.#machine = next.#machine;
+    try {
+      for (const name of this.#opened.keys()) next.get(name);
+    } catch (error) {
+      next.close();
+      this.#outdated = error as ProgramError;
+      return false;
+    }
+    this.close();
+    this.#build = next.#build;
+    this.#opened = next.#opened;
+    this.#refused = next.#refused;
+    return true;
+  }
+
   /** Pins programs in use again whose pins are gone, and unpins those of other builds. */
   tidy(): void {
     const { pins } = this.#options;
     for (const [name, program] of this.#opened) {
-      const file = pins.programPath(this.build, name);
+      const file = pins.programPath(this.#build, name);
       if (existsSync(file)) continue;
       pins.makeFolder(file);
       program.pin(file);
     }
-    for (const build of pins.programBuilds) if (build !== this.build) pins.removePrograms(build);
+    for (const build of pins.programBuilds) if (build !== this.#build) pins.removePrograms(build);
   }
 
   close(): void {
@@ -93,19 +133,19 @@ export class DevicePrograms {
   }
 
   #load({ object: file, programs }: Group): void {
-    const { pins, maps, rodata } = this.#options;
+    const { pins, maps } = this.#options;
     const wanted: readonly string[] = programs;
     const object = BpfObject.open(objectPath(file));
     try {
       const variables = new Set(object.rodataVariables);
-      for (const [variable, value] of Object.entries(rodata))
+      for (const [variable, value] of Object.entries(this.#rodata))
         if (variables.has(variable)) object.setRodata(variable, value);
       // What only the programs use, and for no longer than a packet, is theirs alone.
       for (const map of object.maps()) if (map.name in maps) map.reuse(maps[map.name as MapName]);
       for (const program of object.programs()) program.setAutoload(wanted.includes(program.name));
       object.load();
       for (const name of programs) {
-        const path = pins.programPath(this.build, name);
+        const path = pins.programPath(this.#build, name);
         pins.makeFolder(path);
         if (!existsSync(path)) object.program(name).pin(path);
       }
@@ -115,18 +155,17 @@ export class DevicePrograms {
   }
 }
 
-/** What programs have to know of the machine and of their maps. */
-function machineRodata({ maps }: Pick<ProgramOptions, "maps">): Rodata {
+/** What programs have to know of the machine. */
+function machineRodata(): Rodata {
   return {
     fib_has_source: kernelHas("BPF_FIB_LOOKUP_SRC") ? 1 : 0,
     asks_conntrack: kernelHas("bpf_skb_ct_lookup") ? 1 : 0,
     reads_reorder: arch === "arm64" ? 1 : 0,
-    flow_set_mask: maps.svc_flows.info.maxEntries - 1,
   };
 }
 
 /** A hash of the objects, of their configuration and of the maps that they use. */
-function buildHash({ maps, rodata }: ProgramOptions): string {
+function buildHash(maps: OpenMaps, rodata: Rodata): string {
   const hash = createHash("sha256");
   const files = new Set(Object.values(GROUPS).map(({ object }) => object));
   for (const file of files) hash.update(readFileSync(objectPath(file)));
