@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import type { DeviceSettings, ServedDevice, Synced } from "../dataplane/devices/devices.ts";
 import { DevicePath } from "../dataplane/devices/path.ts";
+import type { Flow } from "../dataplane/flows.ts";
 import type { Rodata } from "../dataplane/kernel.ts";
 import type { Kernel } from "../dataplane/takeover.ts";
 import type { Logger } from "../log.ts";
@@ -24,6 +25,8 @@ export interface PacketPathOptions {
   settings: DeviceSettings;
   rodata: Rodata;
   log: Logger;
+  /** Called when this node has lost an address. */
+  onAddressGone: () => void;
 }
 
 export class PacketPath {
@@ -34,6 +37,8 @@ export class PacketPath {
   #again: NodeJS.Timeout | undefined;
   #pauseMs = LEAST_PAUSE_MS;
   #served: ReadonlyMap<number, ServedDevice> = new Map();
+  /** Every address that this node has; undefined before it was looked. */
+  #addresses: ReadonlySet<string> | undefined;
   #nodeAddresses = "";
   /** What is wrong, as last told, by what it is about. */
   readonly #told = new Map<string, string>();
@@ -55,6 +60,12 @@ export class PacketPath {
     this.#look();
     this.#sync();
     this.#looks = setInterval(() => this.#look(), LOOK_MS);
+  }
+
+  /** Whether replies to a connection come here, as far as is known. */
+  isAnswered({ client, source }: Pick<Flow, "client" | "source">): boolean {
+    const isSentOn = source.address !== client.address;
+    return !isSentOn || (this.#addresses?.has(source.address) ?? true);
   }
 
   /** Follows no more. What is attached stays so. */
@@ -116,11 +127,18 @@ export class PacketPath {
         detector.isByDevice && detector.isPod({ source: "", device });
       const synced = this.#opened().sync({ addresses, isPodDevice }, begin);
       this.#report(synced);
+      this.#setAddresses(synced.addresses);
       this.#syncAgainAt(synced.again);
     });
     const tookMs = performance.now() - begin;
     this.#pauseMs = Math.max(LEAST_PAUSE_MS, tookMs * (1 / SHARE - 1));
     this.#pace.ended();
+  }
+
+  #setAddresses(addresses: ReadonlySet<string>): void {
+    const before = [...(this.#addresses ?? [])];
+    this.#addresses = addresses;
+    if (before.some((each) => !addresses.has(each))) this.#options.onAddressGone();
   }
 
   #syncAgainAt(time: number | undefined): void {

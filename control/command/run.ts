@@ -8,7 +8,7 @@ import { type Config, readConfig } from "../config.ts";
 import { checkCgroup } from "../dataplane/attach.ts";
 import { Clients } from "../dataplane/clients.ts";
 import { Dataplane } from "../dataplane/dataplane.ts";
-import { flowSets } from "../dataplane/flows.ts";
+import { flowSets, type Works } from "../dataplane/flows.ts";
 import { type Capacities, type MapName, mayLoadPrograms } from "../dataplane/kernel.ts";
 import { Maps } from "../dataplane/maps.ts";
 import { Pins } from "../dataplane/pins.ts";
@@ -65,13 +65,12 @@ export async function run(options: RunOptions): Promise<void> {
   const onLook = (isWhole: boolean) => monitor.attached(isWhole);
   const serving = new Serving({ kernel, cgroup, rodata, log, onLook });
   const packetPath = new PacketPath({
-    kernel,
-    cluster,
+    ...{ kernel, cluster, log },
     settings: { uplinks: options.device },
     rodata: { ...rodata, ...deviceRodata(options, config) },
-    log,
+    onAddressGone: () => stale.flows.trigger(),
   });
-  const stale = makeStale(kernel, { dataplane, cgroup, log });
+  const stale = makeStale(kernel, { dataplane, packetPath, cgroup, log });
   const agent = new Agent({
     cluster,
     dataplane,
@@ -154,13 +153,24 @@ async function makeSource(
 
 /** What forgets endpoints that left: where sockets hold them, and where flows do. */
 function makeStale(
-  { maps, storage: { flows } }: Kernel,
-  { dataplane, cgroup, log }: { dataplane: Dataplane; cgroup: string; log: Logger },
+  { maps, storage }: Kernel,
+  {
+    dataplane,
+    packetPath,
+    cgroup,
+    log,
+  }: { dataplane: Dataplane; packetPath: PacketPath; cgroup: string; log: Logger },
 ) {
+  const works = (): Works => {
+    const serves = dataplane.servesFlows();
+    return (flow) => serves(flow) && packetPath.isAnswered(flow);
+  };
   const sockets = new StaleSockets({ maps, cgroup, log });
-  const both = [sockets, new StaleFlows({ flows, serves: () => dataplane.servesFlows(), log })];
+  const flows = new StaleFlows({ flows: storage.flows, works, log });
+  const both = [sockets, flows];
   return {
     sockets,
+    flows,
     start: () => {
       for (const each of both) each.start();
     },

@@ -1,18 +1,18 @@
 // When connections through the node are forgotten: UDP whose endpoint has left right after the
-// flush that took it away (§14.1), and what is over from time to time. Knows neither flows nor
-// Services.
-import type { Flows, Serves } from "../dataplane/flows.ts";
+// flush that took it away (§14.1), or this node's address that it goes on from; and what is over
+// from time to time. Knows neither flows nor Services.
+import type { Flows, Works } from "../dataplane/flows.ts";
 import type { Logger } from "../log.ts";
 
 /** How often is looked for what is over: programs do without, but find free places sooner. */
 const SWEEP_MS = 30_000;
-/** The least time from one sweep for endpoints that left to the next. */
+/** The least time from one sweep for what has left to the next. */
 const PAUSE_MS = 200;
 
 export interface StaleFlowsOptions {
   flows: Flows;
-  /** What serves now, as far as the maps say. */
-  serves: () => Serves;
+  /** What can go on now, as far as is known. */
+  works: () => Works;
   log: Logger;
 }
 
@@ -33,7 +33,7 @@ export class StaleFlows {
     this.trigger();
   }
 
-  /** Endpoints of UDP have left, the maps say so. */
+  /** Endpoints of UDP have left, the maps say so; or addresses of this node. */
   trigger(): void {
     this.#isWanted = true;
     if (!this.#isSweeping && this.#pause === undefined) void this.#sweep();
@@ -46,12 +46,12 @@ export class StaleFlows {
   }
 
   async #sweep(): Promise<void> {
-    const { flows, serves, log } = this.#options;
+    const { flows, works, log } = this.#options;
     this.#isSweeping = true;
     this.#isWanted = false;
-    const { stale } = await flows.sweep(serves());
+    const { stale } = await flows.sweep(works());
     this.#isSweeping = false;
-    if (stale > 0) log.info(`Forgot ${stale} UDP flows whose endpoint has left`);
+    if (stale > 0) log.info(`Forgot ${stale} UDP flows whose endpoint or source has left`);
     this.#pause = setTimeout(() => {
       this.#pause = undefined;
       if (this.#isWanted) void this.#sweep();

@@ -1,6 +1,6 @@
 // Connections that pass through the node, as svc_flows has them: read for people, and taken out
-// when they are over or lead to an endpoint that serves no more (§14). Programs write the table at
-// the same time: a flow is taken out only if its lock is still as it was read (bpf/flow.h).
+// when they are over, or UDP cannot go on as it does (§14). Programs write the table at the same
+// time: a flow is taken out only if its lock is still as it was read (bpf/flow.h).
 import { setImmediate as nextTurn } from "node:timers/promises";
 import {
   flowKind,
@@ -77,6 +77,8 @@ const MAPPED = 0xffff;
 
 /** Whether an endpoint still serves those who asked a frontend, be it for them alone. */
 export type Serves = (asked: Pick<Flow, "protocol" | "frontend" | "backend">) => boolean;
+/** Whether a connection can go on as it is. */
+export type Works = (flow: Flow) => boolean;
 
 export class Flows {
   readonly #view: DataView;
@@ -132,12 +134,12 @@ export class Flows {
   }
 
   /**
-   * Takes out what is over and, given `serves`, UDP that leads to an endpoint that does not.
+   * Takes out what is over and, given `works`, UDP that does not: its next packet begins it anew.
    * Returns how many flows of each were taken out. Other work goes on in between, and so do
    * packets: no request may be translated whose reply would not be, so that all halves that
    * requests meet go first.
    */
-  async sweep(serves?: Serves): Promise<{ over: number; stale: number }> {
+  async sweep(works?: Works): Promise<{ over: number; stale: number }> {
     const taken = { over: 0, stale: 0 };
     const tally = new Tally();
     for (const kind of [flowKind.FLOW_FORWARD, flowKind.FLOW_REVERSE])
@@ -147,7 +149,7 @@ export class Flows {
         for (let number = from; number < Math.min(from + CHUNK, this.capacity); number++) {
           const lock = this.#lock(number);
           if (kindOf(lock) !== kind || lock & BUSY) continue;
-          const why = this.#whyOut(number, { lock, now, serves });
+          const why = this.#whyOut(number, { lock, now, works });
           if (why !== undefined) taken[why] += this.#free(number, lock);
           else tally.add(lock, this.#isIpv4(number));
         }
@@ -158,15 +160,11 @@ export class Flows {
 
   #whyOut(
     number: number,
-    { lock, now, serves }: { lock: number; now: number; serves: Serves | undefined },
+    { lock, now, works }: { lock: number; now: number; works: Works | undefined },
   ): "over" | "stale" | undefined {
     if (this.#idle(number, now) > patienceOf(lock)) return "over";
-    return serves !== undefined && this.#isStale(number, { lock, serves }) ? "stale" : undefined;
-  }
-
-  #isStale(number: number, { lock, serves }: { lock: number; serves: Serves }): boolean {
-    if (protocolOf(lock) !== flowProtocol.FLOW_UDP) return false;
-    return !serves(this.#read(number, lock));
+    if (works === undefined || protocolOf(lock) !== flowProtocol.FLOW_UDP) return undefined;
+    return works(this.#read(number, lock)) ? undefined : "stale";
   }
 
   #isIpv4(number: number): boolean {

@@ -1,13 +1,17 @@
 // Connections from outside whose endpoint leaves, with XDP and with TC: they stay while it is
 // terminating; once it is gone UDP goes on at another one, from the same socket, and TCP is not
-// moved (semantics §14). And what `bpfsvc dump flows` says of them, with the agent alive and dead.
+// moved (semantics §14). What `bpfsvc dump flows` says of them, with the agent alive and dead. And
+// UDP that this node sends on from an address that leaves.
 import test, { type ExecutionContext } from "ava";
 import type { Flow } from "../../control/dataplane/flows.ts";
 import { formatEndpoint } from "../../control/print.ts";
+import { memberOf, nodePrefixes } from "../../lab/addresses.ts";
 import type { FlowReport } from "../../lab/flows.ts";
 import type { Helper } from "../../lab/host.ts";
+import type { LabNode } from "../../lab/lab.ts";
 import { needsLab } from "../../lab/needs.ts";
 import { waitFor } from "../../lab/wait.ts";
+import { ip } from "./devices.ts";
 import {
   agentOptions,
   askFrom,
@@ -289,6 +293,48 @@ for (const bed of BEDS)
         t.like(report, { identities, wrong: 0, broken: undefined }, titleOf(talk));
         t.true(report.lost <= 1, `${titleOf(talk)} lost ${report.lost}`);
       }
-      t.regex(play.stage.agentOutput(), /Forgot \d+ UDP flows whose endpoint has left/);
+      t.regex(play.stage.agentOutput(), /Forgot \d+ UDP flows whose endpoint or source has left/);
     },
   );
+
+/** An address that a node gets beside its own, and the length of its prefix. */
+const FURTHER = memberOf(nodePrefixes(), 77);
+const LENGTHS = { ipv4: "/24", ipv6: "/64" };
+
+/** Has a node reach an endpoint from a further address of its own. */
+async function addSource(node: LabNode, family: Family, endpoint: string): Promise<void> {
+  const { stdout } = await node.run(["ip", "-j", "route", "get", endpoint]);
+  const [{ gateway }] = JSON.parse(stdout) as [{ gateway: string }];
+  const source = FURTHER[family];
+  const address = `${source}${LENGTHS[family]} dev eth0${family === "ipv6" ? " nodad" : ""}`;
+  const route = `${endpoint} via ${gateway} dev eth0 src ${source}`;
+  await ip(node, `address add ${address}`, `route add ${route}`);
+}
+
+labTest("UDP goes on from another address of the node when the one it had is gone", async (t) => {
+  const bed = { network: "routed", mode: "xdp", rpFilter: 1 } as const;
+  const stage = await openOutside(bed);
+  t.teardown(() => stage.close());
+  const { node, lab } = stage;
+  const pod = stage.pod("pod-b1");
+  for (const family of FAMILIES) await addSource(node, family, pod.addresses[family]);
+  await stage.apply(
+    "web",
+    makeOutside("web", { number: 11, endpoints: endpointsOf(stage, [pod]) }),
+  );
+  await stage.startAgent(agentOptions(bed));
+  const client = await lab.outside.helper();
+  for (const family of FAMILIES) {
+    // A client such as a resolver or a phone, which always asks from one port.
+    const local = { address: lab.outside.addresses[family], port: 5060 };
+    const vip = frontendOf(11, { frontend: "vip", family, node });
+    const seenFrom = async () => {
+      const seen = await askFrom(client, vip, { protocol: "UDP", local, timeoutSeconds: 1 });
+      return "client" in seen ? seen.client.address : undefined;
+    };
+    t.is(await seenFrom(), FURTHER[family]);
+    await ip(node, `address delete ${FURTHER[family]}${LENGTHS[family]} dev eth0`);
+    const isElsewhere = async () => (await seenFrom()) === node.addresses[family];
+    await waitFor(isElsewhere, { what: `${family} to go on from the node's other address` });
+  }
+});

@@ -48,6 +48,8 @@ export interface ServedDevice {
 
 export interface Synced {
   devices: ReadonlyMap<number, ServedDevice>;
+  /** The addresses that this node has, canonical. */
+  addresses: ReadonlySet<string>;
   /** What is wrong, by what it is about. */
   problems: { key: string; message: string; ifindex?: number }[];
   /** Devices whose own address is another than before: next hops by them are to be looked up. */
@@ -100,7 +102,9 @@ export class Devices {
       isOwnXdp: (id) => this.#hooks.isOwnXdp(id),
     });
     const problems: Synced["problems"] = [];
-    const sources = this.#setAddresses(state, { wanted, facts, problems });
+    const addresses = new Set(state.addresses.map(({ address }) => address));
+    const used = usedSources(state, wanted).filter((each) => addresses.has(each));
+    const sources = this.#setAddresses(addresses, { used, facts, problems });
     const rowOf = (device: WantedDevice, served: Served, sendsFrames: boolean) =>
       encode(device, { served, sendsFrames, sources, isPod: isPod(device, state, facts) });
     const readdressed = this.#announce(wanted, rowOf);
@@ -120,7 +124,7 @@ export class Devices {
     problems.push(...this.#uselessNames(state));
     for (const { error } of [...this.#table.writeRemovals(), ...this.#table.writeAdditions()])
       problems.push({ key: "svc_devices", message: error.message });
-    return { devices, problems, readdressed, again };
+    return { devices, addresses, problems, readdressed, again };
   }
 
   #settle(state: NetworkState, { addresses }: NodeFacts, now: number) {
@@ -132,19 +136,15 @@ export class Devices {
 
   /** Gives addresses that stand for this node their index, and their bit as long as it has them. */
   #setAddresses(
-    state: NetworkState,
+    own: ReadonlySet<string>,
     {
-      wanted,
+      used,
       facts,
       problems,
-    }: { wanted: readonly WantedDevice[]; facts: NodeFacts; problems: Synced["problems"] },
+    }: { used: readonly string[]; facts: NodeFacts; problems: Synced["problems"] },
   ): ReadonlyMap<string, number> {
     const { node, frontends } = this.#storage;
-    const own = new Set(state.addresses.map(({ address }) => address));
-    const used = wanted
-      .flatMap(({ ipv4, ipv6 }) => [ipv4, ipv6])
-      .filter((each) => each !== undefined);
-    const primary = wanted.length === 0 ? [] : facts.addresses.filter((each) => own.has(each));
+    const primary = used.length === 0 ? [] : facts.addresses.filter((each) => own.has(each));
     const sources = new Map<string, number>();
     const addresses = new Set([...primary, ...used]);
     this.#makeRoom(addresses, own);
@@ -159,7 +159,7 @@ export class Devices {
             `until fewer than ${limit.NODE_SOURCES} are in use, by devices and by connections`,
         });
     }
-    const present = wanted.length === 0 ? [] : node.addresses.filter((each) => own.has(each));
+    const present = used.length === 0 ? [] : node.addresses.filter((each) => own.has(each));
     this.#filter.set(present.map(addressBytes));
     frontends.setOwnAddresses(own);
     return sources;
@@ -252,6 +252,16 @@ export class Devices {
   #set(ifindex: number, row: string): void {
     this.#table.set(keyOf(ifindex), row);
   }
+}
+
+/** What stands for this node on these devices, and what routes by them prefer to that. */
+function usedSources({ routes }: NetworkState, wanted: readonly WantedDevice[]): string[] {
+  const ifindexes = new Set(wanted.map(({ link }) => link.ifindex));
+  const preferred = routes.filter(({ ifindex }) => ifindexes.has(ifindex));
+  return [
+    ...wanted.flatMap(({ ipv4, ipv6 }) => [ipv4, ipv6]),
+    ...preferred.map(({ source }) => source),
+  ].filter((each) => each !== undefined);
 }
 
 /** What went wrong on devices; once for all where it is not a device's own fault. */
