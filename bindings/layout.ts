@@ -529,11 +529,12 @@ export interface Node {
   detectsIpv4: number;
   detectsIpv6: number;
   detectsDevices: number;
+  heldUntil: bigint;
 }
 
 /** struct node */
 export const node = {
-  bytes: 1144,
+  bytes: 1152,
   offset: {
     source: 0,
     pods: 1024,
@@ -547,6 +548,7 @@ export const node = {
     detectsIpv4: 1140,
     detectsIpv6: 1141,
     detectsDevices: 1142,
+    heldUntil: 1144,
   },
   stride: {
     source: 16,
@@ -576,6 +578,7 @@ export const node = {
       detectsIpv4: view.getUint8(at + 1140),
       detectsIpv6: view.getUint8(at + 1141),
       detectsDevices: view.getUint8(at + 1142),
+      heldUntil: view.getBigUint64(at + 1144, true),
     };
   },
   write(view: DataView, at: number, value: Node): void {
@@ -599,6 +602,7 @@ export const node = {
     view.setUint8(at + 1141, value.detectsIpv6);
     view.setUint8(at + 1142, value.detectsDevices);
     writeZeros(view, at + 1143, 1);
+    view.setBigUint64(at + 1144, value.heldUntil, true);
   },
 } as const;
 
@@ -1088,7 +1092,8 @@ export const reason = {
   REASON_TTL_EXCEEDED: 17,
   REASON_ANSWER_LIMIT: 18,
   REASON_TUNNEL_REFUSED: 19,
-  REASON_COUNT: 20,
+  REASON_FLOW_HELD: 20,
+  REASON_COUNT: 21,
 } as const;
 
 /** enum service_type */
@@ -1202,7 +1207,7 @@ export const maps = {
   svc_node: {
     type: 2,
     keyBytes: 4,
-    valueBytes: 1144,
+    valueBytes: 1152,
     maxEntries: 1,
     flags: 1024,
   },
@@ -1224,7 +1229,7 @@ export const maps = {
     type: 6,
     keyBytes: 4,
     valueBytes: 8,
-    maxEntries: 20,
+    maxEntries: 21,
     flags: 0,
   },
   svc_services: {
@@ -1272,4 +1277,4 @@ export const maps = {
 } as const;
 
 /** Hash of all structs, enums and maps, sizes of maps left out. */
-export const layoutHash = 0x43177f7fb1544ebcn;
+export const layoutHash = 0xf13621dcaa2342b9n;

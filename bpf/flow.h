@@ -184,6 +184,17 @@ static __always_inline struct flow *flow_lookup_in(__u32 index, const struct tup
 	return NULL;
 }
 
+/*
+ * Whether no connection may begin for the moment: half of the programs would not know it. The agent
+ * says until when, so that its death ends it, too.
+ */
+static __always_inline bool flows_are_held(void)
+{
+	const struct node *node = node_get();
+
+	return node && node->held_until && bpf_ktime_get_coarse_ns() < node->held_until;
+}
+
 /* The flow that flow_lookup() found, NULL if nothing. */
 static __always_inline struct flow *flow_at(__u64 found)
 {

@@ -132,7 +132,8 @@ enum reason {
 	REASON_TTL_EXCEEDED = 17,   /* it has passed too many routers: sender told */
 	REASON_ANSWER_LIMIT = 18,   /* an answer of our own not sent, there were too many */
 	REASON_TUNNEL_REFUSED = 19, /* a tunnel found no way, or nobody to open it: sender told */
-	REASON_COUNT = 20,
+	REASON_FLOW_HELD = 20, /* connections were moving to a table of another size: dropped */
+	REASON_COUNT = 21,
 } __attribute__((packed));
 
 struct address {
@@ -409,6 +410,7 @@ struct node {
 	__u8 detects_ipv6;
 	__u8 detects_devices; /* 1: by struct device, not by range */
 	__u8 reserved;
+	__u64 held_until; /* no connection begins before, in ns of CLOCK_MONOTONIC: all move */
 };
 
 /* svc_fragments: the ports of a datagram of which the first fragment has passed. */

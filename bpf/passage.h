@@ -550,6 +550,10 @@ static __always_inline int passage_begin(struct PROGRAM_CONTEXT *ctx, struct pas
 		verdict = passage_plan(ctx, passage);
 	if (verdict != VERDICT_FORWARD)
 		return verdict;
+	if (flows_are_held()) {
+		passage->choice.reason = REASON_FLOW_HELD;
+		return VERDICT_DROP;
+	}
 	if (flow_path(passage->flow.lock) == FLOW_STACK)
 		answering_add(&passage->flow.backend, passage->flow.backend_port);
 	switch (passage_insert(ctx, passage)) {

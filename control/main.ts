@@ -137,7 +137,7 @@ function runCommand(): Command {
     .addOption(forwardingOption())
     .option("--remember-tcp", "getpeername() shows the Service for TCP too", false)
     .addOption(
-      sizeOption("max-frontends", "how many frontends fit, fixed when the maps are created"),
+      sizeOption("max-frontends", "how many frontends fit; maps move to other sizes at a start"),
     )
     .addOption(sizeOption("max-services", "service ports, likewise; each family counts"))
     .addOption(sizeOption("max-backends", "endpoints of service ports, likewise"))

@@ -9,7 +9,7 @@ import { checkCgroup } from "../dataplane/attach.ts";
 import { Clients } from "../dataplane/clients.ts";
 import { Dataplane } from "../dataplane/dataplane.ts";
 import { flowSets, type Works } from "../dataplane/flows.ts";
-import { type Capacities, type MapName, mayLoadPrograms } from "../dataplane/kernel.ts";
+import { type Capacities, mayLoadPrograms } from "../dataplane/kernel.ts";
 import { Maps } from "../dataplane/maps.ts";
 import { Pins } from "../dataplane/pins.ts";
 import { countUnknownClients } from "../dataplane/reasons.ts";
@@ -21,7 +21,6 @@ import type { ProxyConfig } from "../model/config.ts";
 import { cgroup2Root, defaultNodeName, defaultRouteAddresses } from "../source/host.ts";
 import { ManifestSource } from "../source/manifests.ts";
 import type { Source } from "../source/source.ts";
-import type { SizeFlag } from "./capacities.ts";
 import { collectLeftovers } from "./leftovers.ts";
 import { makeMonitor } from "./monitoring.ts";
 import { PacketPath } from "./packetpath.ts";
@@ -124,7 +123,6 @@ async function openMaps(
   const lock = pins.open();
   const rodata = socketRodata(options, config);
   const kernel = openKernel(pins, { rodata, capacities: capacities(options) });
-  warnOfKeptSizes(kernel, options, log);
   for (const { level, message } of kernel.notes) log[level](message);
   // What an agent before this one gave up may still be read, and is free to this one.
   await kernel.storage.grace();
@@ -201,42 +199,18 @@ function newEnd(): {
   return { promise, resolve, reject };
 }
 
-interface Size {
-  flag: SizeFlag;
-  /** What it sizes, the map that it is about first. */
-  maps: readonly [MapName, ...MapName[]];
-  /** What was asked for, if anything. */
-  entries: number | undefined;
-}
-
-function sizes(options: RunOptions): readonly Size[] {
-  const { maxFrontends, maxServices, maxBackends, maxSlots, maxFlows } = options;
-  return [
-    { flag: "max-frontends", maps: ["svc_overflow"], entries: maxFrontends },
-    { flag: "max-services", maps: ["svc_services", "svc_names"], entries: maxServices },
-    { flag: "max-backends", maps: ["svc_backends"], entries: maxBackends },
-    { flag: "max-slots", maps: ["svc_slots"], entries: maxSlots && Math.ceil(maxSlots / 2) },
-    { flag: "max-flows", maps: ["svc_flows"], entries: maxFlows && flowSets(maxFlows) },
-  ];
-}
-
+/** The sizes of maps that flags give; the others stay as they are. */
 function capacities(options: RunOptions): Capacities {
-  const wanted: Capacities = {};
-  for (const { maps, entries } of sizes(options))
-    if (entries !== undefined) for (const map of maps) wanted[map] = entries;
-  return wanted;
-}
-
-/** Maps that exist keep their size, whatever is asked for. */
-function warnOfKeptSizes({ maps: present }: Kernel, options: RunOptions, log: Logger): void {
-  for (const { flag, maps, entries } of sizes(options)) {
-    const [map] = maps;
-    if (entries !== undefined && entries !== present[map].info.maxEntries)
-      log.warn(
-        `--${flag} has no effect: ${map} keeps the size it was created with; to change it run ` +
-          '"bpfsvc cleanup", then "bpfsvc run"',
-      );
-  }
+  const { maxFrontends, maxServices, maxBackends, maxSlots, maxFlows } = options;
+  const given = {
+    svc_overflow: maxFrontends,
+    svc_services: maxServices,
+    svc_names: maxServices,
+    svc_backends: maxBackends,
+    svc_slots: maxSlots && Math.ceil(maxSlots / 2),
+    svc_flows: maxFlows && flowSets(maxFlows),
+  };
+  return Object.fromEntries(Object.entries(given).filter(([, entries]) => entries !== undefined));
 }
 
 function warnOfMissingNode(cluster: Cluster, nodeName: string, log: Logger): void {

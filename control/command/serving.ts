@@ -43,7 +43,7 @@ export class Serving {
       claim(kernel);
       this.#attach();
     }
-    settle(kernel).catch(({ message }: Error) => {
+    this.#settle().catch(({ message }: Error) => {
       const { folder } = kernel.pins;
       log.error(`Cannot remove what another build has left in "${folder}": ${message}`);
     });
@@ -53,6 +53,13 @@ export class Serving {
   /** Looks no more. What is attached stays so. */
   stop(): void {
     clearInterval(this.#timer);
+  }
+
+  async #settle(): Promise<void> {
+    const { kernel, log } = this.#options;
+    const lost = await settle(kernel);
+    if (lost > 0)
+      log.warn(`${lost} connections found no room in svc_flows: their packets get endpoints anew`);
   }
 
   #attach(): void {

@@ -117,7 +117,7 @@ function bytesOf(storage: MemoryStorage): Buffer {
 }
 
 function roomError(map: string, flag: string): string {
-  return `${map} is full, it holds 2 entries: run "bpfsvc cleanup", then "bpfsvc run" with ${flag}`;
+  return `${map} is full, it holds 2 entries: start "bpfsvc run" again with ${flag}`;
 }
 
 test("a row's endpoints are found through each of its frontends", (t) => {

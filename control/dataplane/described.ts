@@ -34,10 +34,12 @@ export class Described implements Content {
 
   /**
    * Opens what is pinned. `pathOf` gives a map's path, svc_meta's above all: its BTF describes
-   * them all. Throws BpfError (EPERM without CAP_SYS_ADMIN) and BtfError.
+   * them all unless layouts are given. Throws BpfError (EPERM without CAP_SYS_ADMIN) and BtfError.
    */
-  static open(pathOf: (name: string) => string): Described {
-    const layouts = readLayouts(pathOf("svc_meta"));
+  static open(
+    pathOf: (name: string) => string,
+    layouts = readLayouts(pathOf("svc_meta")),
+  ): Described {
     const maps = new Map<string, BpfMap>();
     for (const { name } of layouts.maps) {
       const file = pathOf(name);

@@ -20,7 +20,7 @@ const FIXES = {
 } as const;
 
 function larger(flag: string): string {
-  return `run "bpfsvc cleanup", then "bpfsvc run" with a larger --${flag}`;
+  return `start "bpfsvc run" again with a larger --${flag}`;
 }
 
 /** A map without room: which, how large it is, and what to do. */

@@ -7,20 +7,28 @@ import {
   flow as flowLayout,
   flowPath,
   flowProtocol,
-  flowState,
   limit,
   node as nodeLayout,
 } from "../../bindings/layout.ts";
 import { formatAddress } from "../model/address.ts";
 import type { Family, Protocol } from "../model/rows.ts";
 import { type FlowFilter, matchesFlow } from "./flowfilter.ts";
+import {
+  BUSY,
+  type FlowStage,
+  kindOf,
+  nextUse,
+  pathOf,
+  patienceOf,
+  protocolOf,
+  sourceOf,
+  stageOf,
+} from "./flowlock.ts";
+import { FlowMove } from "./flowmove.ts";
 
 /** Flows looked at in one go: about half a millisecond. */
 const CHUNK = 65_536;
 const WORDS = flowLayout.bytes / 4;
-const SEQUENCE_ONE = 1 << limit.FLOW_SEQUENCE_SHIFT;
-const SEQUENCE_MASK = (1 << limit.FLOW_STATE_SHIFT) - SEQUENCE_ONE;
-const BUSY = 1;
 
 const PROTOCOLS: ReadonlyMap<number, Protocol> = new Map([
   [flowProtocol.FLOW_TCP, "TCP"],
@@ -58,7 +66,7 @@ export interface Flow {
   backend: Place;
   source: Place;
   path: FlowPath;
-  state: "unreplied" | "established" | "closed";
+  state: FlowStage;
   idleSeconds: number;
 }
 
@@ -66,7 +74,7 @@ export interface Flow {
 export interface FlowCount {
   family: Family;
   protocol: Protocol;
-  state: Flow["state"];
+  state: FlowStage;
   connections: number;
 }
 
@@ -99,6 +107,11 @@ export class Flows {
   /** How many flows there is room for: two for each connection. */
   get capacity(): number {
     return this.#words.length / WORDS;
+  }
+
+  /** What takes over from a table of another size that goes by the same svc_node. */
+  newMove(): FlowMove {
+    return new FlowMove({ flows: this.#words, node: this.#node });
   }
 
   /** How many flows are in use, as the last sweep found; undefined before the first. */
@@ -183,8 +196,8 @@ export class Flows {
 
   /** 1, or 0 if it is another flow's place by now. */
   #free(number: number, lock: number): number {
-    const next = (lock + SEQUENCE_ONE) & SEQUENCE_MASK;
-    return Atomics.compareExchange(this.#words, number * WORDS, lock, next) === lock ? 1 : 0;
+    const at = number * WORDS;
+    return Atomics.compareExchange(this.#words, at, lock, nextUse(lock)) === lock ? 1 : 0;
   }
 
   #units(): number {
@@ -208,8 +221,8 @@ export class Flows {
       frontend: { address: formatAddress(row.frontend), port: row.frontendPort },
       backend: { address: formatAddress(row.backend), port: row.backendPort },
       source: { address: source ? this.#source(source) : client, port: row.sourcePort },
-      path: PATHS.get(((lock >>> limit.FLOW_PATH_SHIFT) & 3) as 0)!,
-      state: stateOf(lock),
+      path: PATHS.get(pathOf(lock) as 0)!,
+      state: stageOf(lock),
       idleSeconds: Math.round(
         (this.#idle(number, this.#units()) * 2 ** limit.FLOW_CLOCK_SHIFT) / 1e9,
       ),
@@ -232,7 +245,7 @@ class Tally {
     this.flows += 1;
     if (kindOf(lock) !== flowKind.FLOW_FORWARD) return;
     const row = (isIpv4 ? 0 : 1) * PROTOCOLS.size + protocolOf(lock);
-    this.#counts[row * STATES.length + STATES.indexOf(stateOf(lock))]! += 1;
+    this.#counts[row * STATES.length + STATES.indexOf(stageOf(lock))]! += 1;
   }
 
   connections(): FlowCount[] {
@@ -247,33 +260,4 @@ class Tally {
 
 function machineNow(): bigint {
   return process.hrtime.bigint();
-}
-
-function kindOf(lock: number): number {
-  return (lock >>> limit.FLOW_KIND_SHIFT) & 3;
-}
-
-function sourceOf(lock: number): number {
-  return (lock >>> limit.FLOW_SOURCE_SHIFT) & (limit.NODE_SOURCES - 1);
-}
-
-function protocolOf(lock: number): number {
-  return (lock >>> limit.FLOW_PROTOCOL_SHIFT) & 3;
-}
-
-const BOTH_CLOSED = flowState.FLOW_CLOSED | flowState.FLOW_PEER_CLOSED;
-
-function stateOf(lock: number): Flow["state"] {
-  const state = lock >>> limit.FLOW_STATE_SHIFT;
-  if (state & flowState.FLOW_RESET || (state & BOTH_CLOSED) === BOTH_CLOSED) return "closed";
-  return state & flowState.FLOW_REPLIED ? "established" : "unreplied";
-}
-
-/** How long a flow may be without packets, in units of its clock; flow_patience() in flow.h. */
-function patienceOf(lock: number): number {
-  const state = stateOf(lock);
-  if (state === "closed") return limit.FLOW_IDLE_CLOSED;
-  if (state === "unreplied") return limit.FLOW_IDLE_UNREPLIED;
-  if ((lock >>> limit.FLOW_STATE_SHIFT) & BOTH_CLOSED) return limit.FLOW_IDLE_HALF_CLOSED;
-  return protocolOf(lock) === flowProtocol.FLOW_UDP ? limit.FLOW_IDLE_UDP : limit.FLOW_IDLE_TCP;
 }

@@ -12,7 +12,7 @@ import { NodePortStore } from "./devices/nodeports.ts";
 import { Flows } from "./flows.ts";
 import type { HashStore, Storage } from "./maps.ts";
 import { objectPath } from "./objects.ts";
-import { MAP_NAMES, OWN_LAYOUT, type Pins } from "./pins.ts";
+import { isOwnLayout, MAP_NAMES, OWN_LAYOUT, type Pins } from "./pins.ts";
 
 const OLDEST_KERNEL = [6, 1] as const;
 /** Where the kernel has no membarrier that waits for its readers, time has to do. */
@@ -182,12 +182,12 @@ export function restorePins({ pins, maps }: { pins: Pins; maps: OpenMaps }): Map
  */
 export function openPinned(pins: Pins): OpenMaps | undefined {
   const { serving } = pins;
-  if (serving !== undefined && serving !== OWN_LAYOUT)
+  if (serving !== undefined && !isOwnLayout(serving))
     throw new LayoutError(
       `Pin folder "${pins.folder}" is served by a build of bpfsvc with other map layouts: use ` +
         'the command of that build, or let the agent of this one take over with "bpfsvc run"',
     );
-  return openOwn(pins);
+  return openOwn(pins, serving);
 }
 
 /**
@@ -203,11 +203,11 @@ export function openProgrammed(pins: Pins): { maps: OpenMaps; meta: Meta } | und
   return { maps, meta };
 }
 
-/** The same as openPinned(), whoever serves the folder. */
-export function openOwn(pins: Pins): OpenMaps | undefined {
+/** The same as openPinned(), whoever serves the folder; under this name of the build's. */
+export function openOwn(pins: Pins, layout = OWN_LAYOUT): OpenMaps | undefined {
   const opened: Partial<Record<MapName, BpfMap>> = {};
   for (const name of MAP_NAMES) {
-    const map = openOne(pins.mapPath(name));
+    const map = openOne(pins.mapPath(name, layout));
     if (!map) continue;
     checkShape(name, map, pins);
     opened[name] = map;

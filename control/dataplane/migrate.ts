@@ -37,7 +37,7 @@ import { bytesToText, textToBytes } from "./table.ts";
 export class RoomError extends Error {
   constructor({ map, flag, needed }: { map: string; flag: string; needed: number }) {
     const fix = `give "--${flag}" at least ${needed}, or leave it out`;
-    super(`${map} is too small for what another build of bpfsvc has programmed: ${fix}`);
+    super(`${map} is too small for what is programmed: ${fix}`);
     this.name = "RoomError";
   }
 }

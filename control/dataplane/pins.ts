@@ -49,6 +49,11 @@ export const FLOW_MAPS = ["svc_flows", "svc_node", "svc_hops", "svc_answering"] 
 /** This build's layouts, as folders of maps are named after them. */
 export const OWN_LAYOUT = layoutHash.toString(16).padStart(16, "0");
 
+/** Whether maps in a folder of this name are this build's, under its own name or aside. */
+export function isOwnLayout(layout: string): boolean {
+  return layout === OWN_LAYOUT || layout.startsWith(`${OWN_LAYOUT}_`);
+}
+
 const MAPS_FOLDER = /^maps_([0-9a-f]{16}(?:_\d+)?)$/;
 const READERS_FOLDER = /^readers_(\d+)$/;
 const PROGRAMS_FOLDER = /^programs_([0-9a-f]{16})$/;
@@ -139,11 +144,11 @@ export class Pins {
     return MAP_NAMES.filter((name) => !present.has(name));
   }
 
-  /** Puts this build's maps in force, in one step: whoever starts next goes on from them. */
-  serve(): void {
+  /** Puts these maps in force, in one step: whoever starts next goes on from them. */
+  serve(layout = OWN_LAYOUT): void {
     const next = path.join(this.folder, SERVING_NEXT);
     if (entries(this.folder)?.includes(SERVING_NEXT)) unlinkSync(next);
-    symlinkSync(`maps_${OWN_LAYOUT}`, next);
+    symlinkSync(`maps_${layout}`, next);
     renameSync(next, path.join(this.folder, SERVING));
   }
 
@@ -196,11 +201,26 @@ export class Pins {
 
   /** Makes room for new maps of this build: those that are there get another name. */
   setAside(): void {
+    renameSync(this.#mapsFolder(OWN_LAYOUT), this.#mapsFolder(this.#nameAside()));
+  }
+
+  /** The same for maps that are in force, and stay so under the other name at every moment. */
+  serveAside(): void {
+    const name = this.#nameAside();
+    for (const map of MAP_NAMES) {
+      const pinned = BpfMap.openPinned(this.mapPath(map));
+      this.makeFolder(this.mapPath(map, name));
+      pinned.pin(this.mapPath(map, name));
+      pinned.close();
+    }
+    this.serve(name);
+    this.removeMaps(OWN_LAYOUT);
+  }
+
+  #nameAside(): string {
     for (let number = 1; ; number++) {
       const name = `${OWN_LAYOUT}_${number}`;
-      if (this.layouts.includes(name)) continue;
-      renameSync(this.#mapsFolder(OWN_LAYOUT), this.#mapsFolder(name));
-      return;
+      if (!this.layouts.includes(name)) return name;
     }
   }
 

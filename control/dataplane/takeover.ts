@@ -1,6 +1,6 @@
-// Which maps an agent goes on with: its own, or those of another build, whose content it takes over
-// into new maps while the other's programs serve. Whatever moment it is killed at, one build's maps
-// are in force (Pins.serving), and the next start of either build goes on from those.
+// Which maps an agent goes on with: its own, or those of another build or of other sizes, whose
+// content it takes over into new maps while the other programs serve. Whatever moment it is killed
+// at, one set of maps is in force (Pins.serving), and the next start of either build goes on there.
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { type Layouts, sameEnum } from "../../bindings/collect.ts";
@@ -8,6 +8,7 @@ import { backend, layoutHash, maps as layouts, slotPair } from "../../bindings/l
 import { BpfMap } from "../../bindings/map.ts";
 import { returnFreedMemory } from "../../bindings/system.ts";
 import { Described, isShareable, ownLayouts, readLayouts } from "./described.ts";
+import type { FlowMove } from "./flowmove.ts";
 import {
   type Capacities,
   checkLayout,
@@ -15,6 +16,7 @@ import {
   kernelStorage,
   type LoadedObject,
   loadObject,
+  type MapName,
   Meta,
   type OpenMaps,
   openOwn,
@@ -29,7 +31,7 @@ import {
   RoomError,
   sameServices,
 } from "./migrate.ts";
-import { FLOW_MAPS, HOOKS, OWN_LAYOUT, type Pins, SOCKET_MAPS } from "./pins.ts";
+import { FLOW_MAPS, HOOKS, isOwnLayout, OWN_LAYOUT, type Pins, SOCKET_MAPS } from "./pins.ts";
 
 /** The kernel's side of a running agent. */
 export interface Kernel {
@@ -39,9 +41,9 @@ export interface Kernel {
   readonly storage: KernelStorage;
   /** Present if programs had to be loaded to create maps; they want to be attached. */
   loaded: LoadedObject | undefined;
-  /** The maps of the build that serves until claim(), if it is another. */
+  /** The maps that serve until claim(), if they are others. */
   former: Described | undefined;
-  /** What is to be brought over and removed by settle(); found by claim(). */
+  /** What settle() is to bring over and remove; found by claim(). */
   leftovers: Leftover[] | undefined;
   /** What the user should know of a take-over. */
   readonly notes: { level: "info" | "warn"; message: string }[];
@@ -52,8 +54,8 @@ interface Leftover {
   layout: string;
   /** Undefined if they cannot be understood: startAnew() has said so. */
   content: Described | undefined;
-  /** The services that have the same id here. */
-  same: ReadonlySet<number>;
+  /** Takes connections over, if they are in a table of another size. */
+  flows: FlowMove | undefined;
 }
 
 export interface OpenOptions {
@@ -72,15 +74,19 @@ const GROWING = [
 ] as const;
 const SLOTS_PER_ELEMENT = slotPair.bytes / slotPair.stride.slot;
 const BATCH = 4096;
+/** For how long connections may be held at most, should this process die. */
+const HELD_NS = 1_000_000_000n;
 
 /**
- * The pinned maps of a folder: this build's as they are; or new ones, filled with what the build
- * that serves now has in its own. Nothing is in force before claim(). Throws LayoutError for maps
- * of another program, RoomError, and BpfError with the verifier's words.
+ * The pinned maps of a folder: this build's as they are; or new ones, if those that serve now are
+ * another build's or have other sizes than were asked for, filled with what is in those. Nothing is
+ * in force before claim(). Throws LayoutError for maps of another program, RoomError, and BpfError
+ * with the verifier's words.
  */
 export function openKernel(pins: Pins, options: OpenOptions): Kernel {
   // Here begins a process that lives long and will hold and drop the whole cluster.
   returnFreedMemory();
+  if (wantsOtherSizes(pins, options.capacities)) pins.serveAside();
   const { serving } = pins;
   if (serving === undefined || serving === OWN_LAYOUT) return openSame(pins, options);
   const { former, why } = describe(pins, serving);
@@ -96,10 +102,10 @@ export function openKernel(pins: Pins, options: OpenOptions): Kernel {
     if (error instanceof RoomError) throw error;
     return startAnew(pins, { ...options, serving, why: (error as Error).message });
   }
-  kernel.notes.push({
-    level: "info",
-    message: "Taking over from a build of bpfsvc with other map layouts, which serves until then",
-  });
+  const others = isOwnLayout(serving)
+    ? "maps of other sizes, which serve until then"
+    : "a build of bpfsvc with other map layouts, which serves until then";
+  kernel.notes.push({ level: "info", message: `Taking over from ${others}` });
   return kernel;
 }
 
@@ -116,44 +122,80 @@ export function claim(kernel: Kernel): void {
   former?.close();
   kernel.former = undefined;
   kernel.leftovers = findLeftovers(kernel);
+  moveFlows(kernel.leftovers);
   meta.mark(true);
   meta.layout = layoutHash;
   if (serving !== OWN_LAYOUT) pins.serve();
 }
 
 /**
- * Ends a take-over, or what an earlier agent left of one, once all programs are this build's: what
- * they have counted elsewhere is added here, then all other maps are removed.
+ * Calls what replaces programs on devices. If those go by a table of another size, no connection
+ * begins meanwhile (programs drop its first packet), and all that are there move.
  */
-export async function settle(kernel: Kernel): Promise<void> {
+export function holdingFlows<T>({ storage, leftovers = [] }: Kernel, replace: () => T): T {
+  if (!leftovers.some(({ flows }) => flows)) return replace();
+  storage.node.holdFlows(process.hrtime.bigint() + HELD_NS);
+  try {
+    // What a program was just beginning is there the second time.
+    for (const _ of [1, 2]) moveFlows(leftovers);
+    return replace();
+  } finally {
+    moveFlows(leftovers);
+    storage.node.holdFlows(0n);
+  }
+}
+
+/** Takes over connections that have come to a table of another size since the last call. */
+function moveFlows(leftovers: readonly Leftover[]): void {
+  for (const { content, flows } of leftovers)
+    content?.withMemory("svc_flows", (other) => flows?.take(other));
+}
+
+/**
+ * Ends a take-over, or what an earlier agent left of one, once all programs are this build's: what
+ * they have counted elsewhere is added here, then all other maps are removed. Returns how many
+ * connections found no room in a smaller table.
+ */
+export async function settle(kernel: Kernel): Promise<number> {
   const { pins, meta, storage } = kernel;
-  const leftovers = kernel.leftovers ?? findLeftovers(kernel);
-  kernel.leftovers = undefined;
+  kernel.leftovers ??= findLeftovers(kernel);
+  const { leftovers } = kernel;
   try {
     for (const leftover of leftovers) bringOver(leftover, kernel);
   } finally {
     meta.mark(false);
   }
   if (leftovers.length > 0) await storage.grace();
-  for (const { content } of leftovers) content?.close();
-  for (const leftover of findLeftovers(kernel)) {
+  kernel.leftovers = undefined;
+  let lost = 0;
+  for (const leftover of leftovers) {
     bringOver(leftover, kernel);
     leftover.content?.close();
     pins.removeMaps(leftover.layout);
+    lost += leftover.flows?.lost ?? 0;
   }
+  return lost;
 }
 
-function findLeftovers({ pins, storage }: Kernel): Leftover[] {
+function findLeftovers({ pins, maps, storage }: Kernel): Leftover[] {
   const layouts = pins.layouts.filter((layout) => layout !== OWN_LAYOUT);
   return layouts.map((layout) => {
     const content = describe(pins, layout).former;
-    try {
-      if (content) return { layout, content, same: sameServices(content, storage) };
-    } catch {
-      content?.close();
-    }
-    return { layout, content: undefined, same: new Set() };
+    const isShared = (name: MapName) => content?.map(name)?.info.id === maps[name].info.id;
+    const moves = isShared("svc_node") && !isShared("svc_flows");
+    return { layout, content, flows: moves ? storage.flows.newMove() : undefined };
   });
+}
+
+/** Whether maps that are in force have other sizes than were asked for. */
+function wantsOtherSizes(pins: Pins, capacities: Capacities): boolean {
+  if (pins.serving !== OWN_LAYOUT) return false;
+  const maps = openOwn(pins);
+  if (!maps) return false;
+  const wanted = Object.entries(capacities) as [MapName, number][];
+  const isOther = wanted.some(([name, entries]) => maps[name].info.maxEntries !== entries);
+  for (const map of Object.values(maps)) map.close();
+  return isOther;
 }
 
 /** This build's maps, created where some are missing; what was never completed is made anew. */
@@ -180,14 +222,14 @@ function createMaps(
   clearPlace(pins);
   const { former, serving } = options;
   const notes: Kernel["notes"] = [];
-  if (former && !shareMaps(pins, { layouts: former.layouts, serving }))
+  if (former && !shareMaps(pins, { layouts: former.layouts, serving, sizes: options.capacities }))
     notes.push({
       level: "info",
       message:
         "This build stores with sockets in another form: programs of the other build stay " +
         "attached for the replies to sockets that are open now",
     });
-  if (former && !isShared(pins, "svc_flows", serving))
+  if (former && !isShared(pins, "svc_node", serving))
     notes.push({
       level: "warn",
       message:
@@ -262,8 +304,9 @@ function seedGenerations({ backends }: Storage): void {
 
 /** A folder's maps with their description; why there is none. */
 function describe(pins: Pins, layout: string): { former?: Described; why?: string } {
+  const layouts = isOwnLayout(layout) ? ownLayouts() : undefined;
   try {
-    return { former: Described.open((name) => pins.mapPath(name, layout)) };
+    return { former: Described.open((name) => pins.mapPath(name, layout), layouts) };
   } catch (error) {
     return { why: (error as Error).message };
   }
@@ -272,7 +315,7 @@ function describe(pins: Pins, layout: string): { former?: Described; why?: strin
 /** Pins what both builds can use for this build too. False if what sockets hold is not shared. */
 function shareMaps(
   pins: Pins,
-  { layouts: theirs, serving }: { layouts: Layouts; serving: string },
+  { layouts: theirs, serving, sizes }: { layouts: Layouts; serving: string; sizes: Capacities },
 ): boolean {
   const own = ownLayouts();
   const share = (name: string, file: string) => {
@@ -285,15 +328,22 @@ function shareMaps(
   if (isShareable("svc_affinity", [own, theirs])) share("svc_affinity", formerPath("svc_affinity"));
   if (isShareable("svc_reasons", [own, theirs]) && sameEnum("reason", [own, theirs]))
     share("svc_reasons", formerPath("svc_reasons"));
+  const present = entriesOf(formerPath("svc_flows"));
+  const { svc_flows: wanted = present } = sizes;
   if (FLOW_MAPS.every((name) => isShareable(name, [own, theirs])))
-    for (const name of FLOW_MAPS) share(name, formerPath(name));
-  const readers = pins.readers
-    .toReversed()
-    .map((id) => (name: (typeof SOCKET_MAPS)[number]) => pins.readerPath(id, name));
-  for (const pathOf of [formerPath, ...readers]) {
+    for (const name of FLOW_MAPS)
+      if (name !== "svc_flows" || wanted === present) share(name, formerPath(name));
+  const holders = [
+    { pathOf: formerPath, layouts: theirs },
+    ...pins.readers.toReversed().map((id) => ({
+      pathOf: (name: (typeof SOCKET_MAPS)[number]) => pins.readerPath(id, name),
+      layouts: undefined,
+    })),
+  ];
+  for (const { pathOf, layouts } of holders) {
     const isSame = SOCKET_MAPS.every((name) => {
       const file = pathOf(name);
-      return existsSync(file) && isShareable(name, [own, readLayouts(file)]);
+      return existsSync(file) && isShareable(name, [own, layouts ?? readLayouts(file)]);
     });
     if (!isSame) continue;
     for (const name of SOCKET_MAPS) share(name, pathOf(name));
@@ -317,32 +367,47 @@ function isShared(pins: Pins, name: string, layout: string | undefined): boolean
 /** How many entries another build's maps have, where that is more than is usual. */
 function formerSizes(pins: Pins, layout: string): Capacities {
   const sizes: Capacities = {};
-  const entriesOf = (name: string): number => {
-    const file = pins.mapPath(name, layout);
-    if (!existsSync(file)) return 0;
-    const map = BpfMap.openPinned(file);
-    map.close();
-    const { maxEntries, valueSize } = map.info;
-    // Slots are 4 bytes in every build; how many make an element is not.
-    return name === "svc_slots"
-      ? Math.ceil((maxEntries * valueSize) / slotPair.stride.slot / SLOTS_PER_ELEMENT)
-      : maxEntries;
-  };
   for (const name of [...GROWING, "svc_slots"] as const) {
-    const entries = entriesOf(name);
+    const entries = entriesOf(pins.mapPath(name, layout));
     if (entries > 0) sizes[name] = Math.max(entries, layouts[name].maxEntries);
   }
   return sizes;
 }
 
-/** What programs of another build wrote since their maps were copied. */
-function bringOver({ content, same }: Leftover, { maps, storage }: Kernel): void {
-  if (!content) return;
+/** How many entries a pinned map would have in this build; 0 if there is none. */
+function entriesOf(file: string): number {
+  if (!existsSync(file)) return 0;
+  const map = BpfMap.openPinned(file);
+  map.close();
+  const { name, maxEntries, valueSize } = map.info;
+  // Slots are 4 bytes in every build; how many make an element is not.
+  return name === "svc_slots"
+    ? Math.ceil((maxEntries * valueSize) / slotPair.stride.slot / SLOTS_PER_ELEMENT)
+    : maxEntries;
+}
+
+/** What programs have written elsewhere since that was copied. */
+function bringOver(leftover: Leftover, kernel: Kernel): void {
+  const { content } = leftover;
+  const { maps, storage } = kernel;
+  const same = content && sameIn(content, kernel);
+  if (!content || !same) return;
+  moveFlows([leftover]);
   moveCounters(content, storage, same);
   if (content.map("svc_affinity")?.info.id === maps.svc_affinity.info.id) return;
   eachAffinity(content, (key, value) => {
     if (maps.svc_affinity.get(key) === undefined) maps.svc_affinity.set(key, value);
   });
+}
+
+/** The services with the same id; undefined for these very maps, and where none can be told. */
+function sameIn(content: Described, { maps, storage }: Kernel): Set<number> | undefined {
+  if (content.map("svc_meta")?.info.id === maps.svc_meta.info.id) return undefined;
+  try {
+    return sameServices(content, storage);
+  } catch {
+    return undefined;
+  }
 }
 
 function copyAffinity(former: Described, affinity: BpfMap): void {

@@ -13,6 +13,7 @@ import {
 import { BpfObject, type PacketRun, type Program, type TestPacket } from "../../bindings/object.ts";
 import { insideNetns } from "../../bindings/system.ts";
 import { Dataplane } from "../../control/dataplane/dataplane.ts";
+import { NodeMap } from "../../control/dataplane/devices/node.ts";
 import {
   kernelStorage,
   loadObject,
@@ -314,6 +315,12 @@ export class Bed {
       if (chosen(flow))
         view.setUint16(at + flowLayout.offset.lastUsed, flow.lastUsed - units, true);
     });
+  }
+
+  /** Has no connection begin for so long, as an agent does that moves all to another table. */
+  holdFlows(seconds: number): void {
+    const until = process.hrtime.bigint() + BigInt(seconds * 1e9);
+    this.maps.svc_node.withMemory((memory) => new NodeMap(memory).holdFlows(until));
   }
 
   /** Every flow in the table. */

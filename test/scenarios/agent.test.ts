@@ -2,6 +2,7 @@
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import test, { type ExecutionContext } from "ava";
+import { maps as layouts } from "../../bindings/layout.ts";
 import { BpfMap, mapType } from "../../bindings/map.ts";
 import { Pins } from "../../control/dataplane/pins.ts";
 import { whyNoLab } from "../../lab/lab.ts";
@@ -222,16 +223,38 @@ stageTest(
   },
 );
 
-stageTest("a size that maps in use do not have is told to have no effect", async (t, stage) => {
+stageTest("maps get the sizes that flags give, if what is in use fits", async (t, stage) => {
+  const pins = new Pins(stage.node.pins);
+  const sizeOf = (name: string) => {
+    const map = BpfMap.openPinned(pins.mapPath(name));
+    map.close();
+    return map.info.maxEntries;
+  };
+  const names = ["svc_services", "svc_slots", "svc_overflow", "svc_backends"] as const;
+  const [, , , backends] = names.map(sizeOf);
+  await stage.apply("second", web(stage, { name: "second", number: 9, pods: ["pod-c"] }));
+  await waitFor(async () => (await ask(stage, "10.96.0.9")) === "pod-c", { what: "the second" });
   await stage.agent.stop();
-  const sizes = ["--max-services", "300", "--max-slots", "3000", "--max-frontends", "77"];
-  const kept = await stage.startAgent({ arguments: sizes });
-  for (const flag of ["--max-services", "--max-slots", "--max-frontends"])
-    t.regex(kept.output(), new RegExp(`warn +${flag} has no effect: .* run "bpfsvc cleanup"`));
-  await kept.stop();
-  await stage.command("cleanup", "--pins", stage.node.pins);
-  await (await stage.startAgent({ arguments: sizes })).stop();
-  t.notRegex((await stage.startAgent({ arguments: sizes })).output(), /has no effect/);
+  const flags = ["--max-services", "300", "--max-slots", "3000", "--max-frontends", "77"];
+  const moved = await stage.startAgent({ arguments: flags });
+  t.regex(moved.output(), /Taking over from maps of other sizes/);
+  t.deepEqual(names.map(sizeOf), [300, 1500, 77, backends]);
+  await moved.stop();
+  const same = await stage.startAgent({ arguments: flags });
+  t.notRegex(same.output(), /Taking over/);
+  await same.stop();
+  const refused = await stage.node.run(stage.agentCommand({ arguments: ["--max-services", "1"] }));
+  t.is(refused.code, 1);
+  t.regex(
+    refused.stderr,
+    /svc_services is too small .* give "--max-services" at least 2, or leave/,
+  );
+  t.is(await ask(stage), "pod-b");
+  await stage.startAgent();
+  t.deepEqual(
+    names.map(sizeOf),
+    names.map((name) => layouts[name].maxEntries),
+  );
 });
 
 stageTest("a dump of a folder that lacks a map says which, and what helps", async (t, stage) => {

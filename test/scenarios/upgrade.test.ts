@@ -1,6 +1,6 @@
-// A build with other struct layouts takes over from this one and gives back, under load, by kill
-// and by SIGTERM, and is killed itself at every step: no connect fails, no reply comes from a
-// stranger, no count goes back.
+// A build with other struct layouts takes over from this one and gives back, and so do maps of
+// other sizes, under load, by kill and by SIGTERM, and killed at every step: no connect fails, no
+// reply comes from a stranger, no count goes back.
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -87,15 +87,22 @@ const RECORD_STEPS = [
   "settled",
 ] as const;
 
+/** The steps to maps of other sizes. */
+const SIZE_STEPS = ["aside", "aside served", ...STEPS] as const;
+/** The steps at which the earlier maps are in force still. */
+const BEFORE_CLAIM: ReadonlySet<string> = new Set(SIZE_STEPS.slice(0, 4));
+const SIZES = [
+  ["--max-services", "1000", "--max-backends", "4000", "--max-slots", "5000000"],
+  ["--max-services", "70000", "--max-frontends", "1000", "--max-flows", "1000"],
+];
+
+const PINS = "control/dataplane/pins.ts";
 const TAKEOVER = "control/dataplane/takeover.ts";
 const ATTACH = "control/dataplane/attach.ts";
 const STEP_CHANGES: readonly Change[] = [
+  [PINS, "    this.serve(name);\n", `${die("aside")}$&${die("aside served")}`],
   [TAKEOVER, "    copyContent(former, kernel.storage);", `${die("created")}$&`],
-  [
-    TAKEOVER,
-    '  kernel.notes.push({\n    level: "info",\n    message: "Taking',
-    `${die("copied")}$&`,
-  ],
+  [TAKEOVER, "  const others = isOwnLayout(serving)\n", `${die("copied")}$&`],
   [TAKEOVER, "pins.serve();\n", `$&${die("claimed")}`],
   [ATTACH, "      existing.update(program);", `${die("kept", " + hook")}$&`],
   [ATTACH, "    const program = loaded.object", `${die("at", " + hook")}$&`],
@@ -117,13 +124,15 @@ function inserted(changes: readonly Change[]): Change[] {
 const variants: Variant[] = [];
 let sameRecords: string;
 let otherRecords: string;
+let sameLayouts: string;
 
 test.before(async () => {
   if (whyNoLab() !== undefined) return;
   const steps = inserted(STEP_CHANGES);
-  for (const changes of [LAYOUT_CHANGES, [...LAYOUT_CHANGES, ...RECORD_CHANGES]])
+  for (const changes of [LAYOUT_CHANGES, [...LAYOUT_CHANGES, ...RECORD_CHANGES], []])
     variants.push(await buildVariant([...changes, ...steps]));
-  [sameRecords, otherRecords] = variants.map(({ command }) => command) as [string, string];
+  const commands = variants.map(({ command }) => command);
+  [sameRecords, otherRecords, sameLayouts] = commands as [string, string, string];
 });
 
 test.after.always(async () => {
@@ -161,10 +170,12 @@ function startAgent(stage: Stage, command: string, flags: readonly string[] = []
 }
 
 /** Starts an agent that kills itself at a step, and waits for that. */
-async function dieAt(stage: Stage, command: string, step: string): Promise<void> {
-  const agent = await stage.node.start([process.execPath, command, "run", ...stage.agentFlags], {
-    env: { BPFSVC_DIE: step },
-  });
+async function dieAt(
+  stage: Stage,
+  { command, step, flags = [] }: { command: string; step: string; flags?: readonly string[] },
+): Promise<void> {
+  const run = [process.execPath, command, "run", ...stage.agentFlags, ...flags];
+  const agent = await stage.node.start(run, { env: { BPFSVC_DIE: step } });
   await waitFor(() => agent.ended(), { what: `death at "${step}"`, timeoutSeconds: 60 });
 }
 
@@ -386,7 +397,7 @@ for (const isSame of [true, false])
       const client = await stage.client(stage.pod("client"));
       const steps = isSame ? STEPS : RECORD_STEPS;
       for (const [index, step] of steps.entries()) {
-        await dieAt(stage, commandOf(), step);
+        await dieAt(stage, { command: commandOf(), step });
         t.regex(await whoTcp(client, { address: SERVICES.web, port: 80 }), /^pod-/, step);
         // Which build comes next alternates; in the end this one serves again.
         for (const command of index % 2 === 0 ? [COMMAND] : [commandOf(), COMMAND]) {
@@ -400,6 +411,32 @@ for (const isSame of [true, false])
       if (isSame) t.is(bystanders.unconnected.identities.length, 1);
     },
   );
+
+labTest("killed at any step to maps of other sizes, the next agent goes on", async (t) => {
+  if (whyNoLab() !== undefined) return;
+  const stage = await openStage(t);
+  const bystanders = await Bystanders.start(t, stage);
+  await stage.agent.kill();
+  const client = await stage.client(stage.pod("client"));
+  for (const [index, step] of SIZE_STEPS.entries()) {
+    const [wanted, others] = index % 2 === 0 ? SIZES : SIZES.toReversed();
+    await dieAt(stage, { command: sameLayouts, step, flags: wanted! });
+    t.regex(await whoTcp(client, { address: SERVICES.web, port: 80 }), /^pod-/, step);
+    if (BEFORE_CLAIM.has(step)) t.true((await countConnections(stage, COMMAND))! > 0, step);
+    for (const flags of index % 3 === 0 ? [[], wanted] : [others, wanted]) {
+      const agent = await startAgent(stage, COMMAND, flags);
+      await hasSettled(stage);
+      await agent.kill();
+    }
+  }
+  const connects = await bystanders.end(t);
+  t.is(await countConnections(stage, COMMAND), connects + 1 + SIZE_STEPS.length);
+  t.is(bystanders.unconnected.identities.length, 1);
+  t.deepEqual(
+    (await pinned(stage)).filter((name) => /^(readers|maps_.*_\d)/.test(name)),
+    [],
+  );
+});
 
 labTest("killed at random moments by random builds, nobody notices", async (t) => {
   if (whyNoLab() !== undefined) return;

@@ -58,20 +58,30 @@ export interface Synced {
   again: number | undefined;
 }
 
+/** Calls what replaces programs on devices, in a way that no connection falls between two. */
+type Replacing = <T>(replace: () => T) => T;
+
 export class Devices {
   readonly #storage: KernelStorage;
   readonly #hooks: DeviceHooks;
   readonly #settings: DeviceSettings;
+  readonly #replacing: Replacing;
   readonly #table: Table;
   readonly #filter: NodeFilter;
   readonly #keeper: RoleKeeper;
   /** The devices with native XDP, and whether frames can be sent to them. */
   #senders: readonly { link: Link; sends: boolean }[] = [];
 
-  constructor(options: { storage: KernelStorage; hooks: DeviceHooks; settings: DeviceSettings }) {
+  constructor(options: {
+    storage: KernelStorage;
+    hooks: DeviceHooks;
+    settings: DeviceSettings;
+    replacing: Replacing;
+  }) {
     this.#storage = options.storage;
     this.#hooks = options.hooks;
     this.#settings = options.settings;
+    this.#replacing = options.replacing;
     this.#table = new Table(this.#storage.devices);
     this.#filter = new NodeFilter(this.#storage.filter);
     const known = new Map<number, Role>();
@@ -108,12 +118,7 @@ export class Devices {
     const rowOf = (device: WantedDevice, served: Served, sendsFrames: boolean) =>
       encode(device, { served, sendsFrames, sources, isPod: isPod(device, state, facts) });
     const readdressed = this.#announce(wanted, rowOf);
-    const devices = new Map<number, ServedDevice>();
-    for (const device of wanted) {
-      const { name, ifindex } = device.link;
-      const served = this.#hooks.serve(device, verify);
-      devices.set(ifindex, { name, role: device.role, served });
-    }
+    const devices = this.#serve(wanted, verify);
     problems.push(...gatherProblems(devices));
     const sends = this.#findSenders(wanted, devices);
     for (const device of wanted) {
@@ -125,6 +130,19 @@ export class Devices {
     for (const { error } of [...this.#table.writeRemovals(), ...this.#table.writeAdditions()])
       problems.push({ key: "svc_devices", message: error.message });
     return { devices, addresses, problems, readdressed, again };
+  }
+
+  #serve(wanted: readonly WantedDevice[], verify: Verify): Map<number, ServedDevice> {
+    this.#hooks.prepare(wanted);
+    return this.#replacing(() => {
+      const devices = new Map<number, ServedDevice>();
+      for (const device of wanted) {
+        const { name, ifindex } = device.link;
+        const served = this.#hooks.serve(device, verify);
+        devices.set(ifindex, { name, role: device.role, served });
+      }
+      return devices;
+    });
   }
 
   #settle(state: NetworkState, { addresses }: NodeFacts, now: number) {

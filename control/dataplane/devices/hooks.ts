@@ -131,6 +131,17 @@ export class DeviceHooks {
     return restored;
   }
 
+  /** Loads what devices want, which takes long; what cannot be loaded serve() tells. */
+  prepare(devices: readonly WantedDevice[]): void {
+    for (const { link, xdp } of devices) {
+      const names = DIRECTIONS.map(({ name }) => programFor(link, name));
+      for (const name of xdp === "none" ? names : [...names, "svc_xdp" as const])
+        try {
+          this.#programs.get(name);
+        } catch {}
+    }
+  }
+
   /** Attaches what is wanted on a device. What cannot be attached is told, not thrown. */
   serve(device: WantedDevice, verify: Verify): Served {
     const { ifindex } = device.link;
@@ -170,9 +181,8 @@ export class DeviceHooks {
   }
 
   #serveTc({ link }: WantedDevice, verify: Verify): void {
-    const suffix = hasEthernet(link) ? "" : "_l3";
     for (const { hook, point, name } of DIRECTIONS) {
-      const program = this.#programs.get(`${name}${suffix}`);
+      const program = this.#programs.get(programFor(link, name));
       this.#hasTcx ??= canTcx(program);
       if (this.#hasTcx) this.#hold(hook, link, { program, flags: 0 });
       else if (verify.filters) {
@@ -259,6 +269,10 @@ export class DeviceHooks {
     if (existsSync(file)) unlinkSync(file);
     held.link.close();
   }
+}
+
+function programFor(link: WantedDevice["link"], name: (typeof DIRECTIONS)[number]["name"]) {
+  return hasEthernet(link) ? name : (`${name}_l3` as const);
 }
 
 function nameOf(hook: DeviceHook, ifindex: number): string {

@@ -158,6 +158,11 @@ export class NodeMap {
     });
   }
 
+  /** Has no connection begin until this moment of CLOCK_MONOTONIC, in ns; 0n ends that. */
+  holdFlows(until: bigint): void {
+    Atomics.store(this.#words, node.offset.heldUntil / 8, until);
+  }
+
   /** Changes fields that share a word of 8 bytes as one, if they differ. */
   #writeWord(offset: number, change: (word: DataView) => void): void {
     const before = Atomics.load(this.#words, offset / 8);

@@ -3,7 +3,7 @@
 import { type NetlinkListener, NetlinkSocket, netlinkProtocol } from "../../../bindings/netlink.ts";
 import { listLinks } from "../../../bindings/rtnetlink.ts";
 import type { Rodata } from "../kernel.ts";
-import type { Kernel } from "../takeover.ts";
+import { holdingFlows, type Kernel } from "../takeover.ts";
 import { type DeviceSettings, Devices, type NodeFacts, type Synced } from "./devices.ts";
 import { DeviceHooks } from "./hooks.ts";
 import { Hops } from "./hops.ts";
@@ -16,7 +16,7 @@ import { DevicePrograms } from "./programs.ts";
 const BUSY_MS = 2;
 
 export interface PathOptions {
-  kernel: Pick<Kernel, "pins" | "maps" | "storage">;
+  kernel: Kernel;
   settings: DeviceSettings;
   rodata: Rodata;
   /** Called when sync() is due; not from within a call of this class. */
@@ -62,7 +62,12 @@ export class DevicePath {
     this.#socket = new NetlinkSocket(netlinkProtocol.ROUTE);
     this.#programs = new DevicePrograms({ pins, maps, rodata });
     this.#hooks = new DeviceHooks({ pins, programs: this.#programs });
-    this.#devices = new Devices({ storage, hooks: this.#hooks, settings });
+    this.#devices = new Devices({
+      storage,
+      hooks: this.#hooks,
+      settings,
+      replacing: (replace) => holdingFlows(kernel, replace),
+    });
     this.#hops = new Hops(storage.hops);
     this.#neighbours = new ManagedNeighbours(this.#socket);
     if (settings.uplinks !== "none")

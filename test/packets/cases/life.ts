@@ -13,6 +13,12 @@ const movesBack: Event = {
   happens: (bed) => bed.program(makeServices()),
 };
 
+/** For so long from now on; a past moment ends it. */
+function hold(seconds: number): Event {
+  const what = `connections are held for ${seconds} s`;
+  return { what, happens: (bed) => bed.holdFlows(seconds) };
+}
+
 type Endpoint = "remote" | "second";
 
 function request(
@@ -25,6 +31,16 @@ function request(
     packet: `${ip(at.client, at.vip)}/${tcp(KEPT, MOVING_PORT, flags)}`,
     verdict: "sent",
     becomes: `${ip(at.node, at[endpoint], { ttl: 63 })}/${tcp(KEPT, ENDPOINT_PORT, flags)}`,
+  };
+}
+
+/** The first packet of another connection. */
+function newcomer({ at, ip }: Words, hook: Step["hook"], endpoint: Endpoint): Step {
+  return {
+    hook,
+    packet: `${ip(at.client, at.vip)}/${tcp(KEPT + 1, MOVING_PORT)}`,
+    verdict: "sent",
+    becomes: `${ip(at.node, at[endpoint], { ttl: 63 })}/${tcp(KEPT + 1, ENDPOINT_PORT)}`,
   };
 }
 
@@ -63,16 +79,20 @@ const lives: Life[] = [
       moves,
       request(words, "remote", { hook }),
       reply(words, "remote", { hook }),
-      {
-        hook,
-        packet: `${words.ip(words.at.client, words.at.vip)}/${tcp(KEPT + 1, MOVING_PORT)}`,
-        verdict: "sent",
-        becomes: [
-          words.ip(words.at.node, words.at.second, { ttl: 63 }),
-          tcp(KEPT + 1, ENDPOINT_PORT),
-        ].join("/"),
-      },
+      newcomer(words, hook, "second"),
       movesBack,
+    ],
+  },
+  {
+    title: "while connections move to another table those that are there go on, and none begins",
+    steps: (words, hook) => [
+      request(words, "remote", { flags: "S" }),
+      hold(60),
+      reply(words, "remote", { flags: "SA", hook }),
+      request(words, "remote", { hook }),
+      { ...newcomer(words, hook, "remote"), verdict: "dropped", reason: "flow_held" },
+      hold(-1),
+      newcomer(words, hook, "remote"),
     ],
   },
   {

@@ -1,0 +1,237 @@
+// Connections of a table of another size, put into this one while programs work with both: first
+// all, then what has changed. Where a flow lies is flow.h's, once more. Knows not when that is.
+import {
+  flowKind,
+  flow as flowLayout,
+  flowPath,
+  flowState,
+  limit,
+  node,
+} from "../../bindings/layout.ts";
+import {
+  BUSY,
+  isFree,
+  kindOf,
+  nextUse,
+  pathOf,
+  protocolOf,
+  SEQUENCE_MASK,
+  STATE_MASK,
+  sourceOf,
+  stageOf,
+} from "./flowlock.ts";
+
+const { FLOW_FORWARD, FLOW_REVERSE } = flowKind;
+const { FLOW_CLOSED, FLOW_PEER_CLOSED } = flowState;
+const STAGES = ["established", "unreplied", "closed"] as const;
+const { FLOW_GROUP, FLOW_WAYS } = limit;
+const WORDS = flowLayout.bytes / 4;
+const ADDRESS_WORDS = 4;
+/** The word of a flow whose upper half says where packets go. */
+const HOP_AT = flowLayout.offset.lastUsed / 4;
+/** Where the content of a flow begins: all that its two halves have in common. */
+const CONTENT = flowLayout.offset.clientPort / 4;
+const AT = {
+  forwardPorts: flowLayout.offset.clientPort / 4,
+  reversePorts: flowLayout.offset.backendPort / 4,
+  client: flowLayout.offset.client / 4,
+  frontend: flowLayout.offset.frontend / 4,
+  backend: flowLayout.offset.backend / 4,
+};
+/** Words of a tuple (bpf/packet.h): two addresses, ports, protocol. */
+const TUPLE = { source: 0, destination: 4, ports: 8, protocol: 9, words: 10 } as const;
+const GOLDEN = 0x9e3779b97f4a7c15n;
+const U64 = 0xffff_ffff_ffff_ffffn;
+
+/** flow_hash() of flow.h; of a tuple and a key of ten words each. */
+export function flowHash(tuple: Uint32Array, key: Uint32Array): bigint {
+  // Of each product, the halves of its first factor apart: numbers below 2^53.
+  let [low, high] = [0, 0];
+  const add = (left: number, right: number) => {
+    low += (left & 0xffff) * right;
+    high += (left >>> 16) * right;
+  };
+  for (let word = 0; word < ADDRESS_WORDS; word++)
+    add(
+      (tuple[TUPLE.source + word]! + key[2 * word]!) >>> 0,
+      (tuple[TUPLE.destination + word]! + key[2 * word + 1]!) >>> 0,
+    );
+  add((tuple[TUPLE.ports]! + key[8]!) >>> 0, (tuple[TUPLE.protocol]! + key[9]!) >>> 0);
+  let sum = ((BigInt(high) << 16n) + BigInt(low)) & U64;
+  sum = ((sum ^ (sum >> 32n)) * GOLDEN) & U64;
+  return sum ^ (sum >> 32n);
+}
+
+/** What is known of one half of a connection here. */
+interface Found {
+  /** Its place, as the first of its words. */
+  at: number | undefined;
+  /** Whether a flow of another connection meets its packets. */
+  isAnother: boolean;
+  /** The places that are free for it. */
+  free: readonly number[];
+}
+
+export class FlowMove {
+  readonly #words: Int32Array;
+  readonly #unsigned: Uint32Array;
+  readonly #sources: Uint32Array;
+  readonly #key: Uint32Array;
+  /** Each lock there, as it was when its flow was taken. */
+  #taken: Int32Array | undefined;
+  #lost = 0;
+
+  /** Into svc_flows, with the svc_node that both tables go by. */
+  constructor({ flows, node: bytes }: { flows: Int32Array; node: Uint8Array }) {
+    this.#words = flows;
+    this.#unsigned = new Uint32Array(flows.buffer, flows.byteOffset, flows.length);
+    this.#sources = wordsOf(bytes, node.offset.source, limit.NODE_SOURCES * ADDRESS_WORDS);
+    this.#key = wordsOf(bytes, node.offset.hashKey, TUPLE.words);
+  }
+
+  /** How many connections found no place. */
+  get lost(): number {
+    return this.#lost;
+  }
+
+  /**
+   * Takes the connections that are new in the other table since the last call, and how far they
+   * have come: first those that most is lost with. What programs have put in place here stays.
+   */
+  take(other: Uint8Array): void {
+    const words = new Int32Array(other.buffer, other.byteOffset, other.byteLength / 4);
+    this.#taken ??= new Int32Array(words.length / WORDS);
+    for (const number of this.#findNew(words, this.#taken)) {
+      const at = number * WORDS;
+      const lock = Atomics.load(words, at);
+      const flow = Uint32Array.from(words.subarray(at, at + WORDS));
+      const isWhole = isRequests(lock) && Atomics.load(words, at) === lock;
+      if (!isWhole) continue;
+      if (!this.#put(flow, lock)) this.#lost++;
+      this.#taken[number] = lock;
+    }
+  }
+
+  /** A connection is told by the half that requests meet; its other half has the same content. */
+  #findNew(words: Int32Array, taken: Int32Array): number[] {
+    const found = STAGES.map((): number[] => []);
+    for (let number = 0; number < taken.length; number++) {
+      const lock = Atomics.load(words, number * WORDS);
+      if (lock !== taken[number] && isRequests(lock))
+        found[STAGES.indexOf(stageOf(lock))]!.push(number);
+    }
+    return found.flat();
+  }
+
+  /** Has both halves of a connection here, or neither, the one that replies meet first. */
+  #put(flow: Uint32Array, lock: number): boolean {
+    const request = this.#find(flow, lock, FLOW_FORWARD);
+    if (pathOf(lock) === flowPath.FLOW_TUNNEL) return this.#putHalf(request, flow, lock);
+    const reply = this.#find(flow, lock, FLOW_REVERSE);
+    if (request.isAnother || !this.#putHalf(reply, turned(flow), turnedLock(lock))) return false;
+    if (this.#putHalf(request, flow, lock)) return true;
+    const placed = this.#find(flow, lock, FLOW_REVERSE);
+    if (placed.at !== undefined) this.#free(placed.at);
+    return false;
+  }
+
+  /** False if there is no place, or packets of this half meet another connection here. */
+  #putHalf({ at, isAnother, free }: Found, flow: Uint32Array, lock: number): boolean {
+    if (at === undefined) return this.#place(free, flow, lock);
+    if (isAnother) return false;
+    Atomics.or(this.#words, at, lock & STATE_MASK);
+    return true;
+  }
+
+  /** The place of one half of a flow's connection, whether another one has its tuple, or places. */
+  #find(flow: Uint32Array, lock: number, kind: number): Found {
+    const tuple = this.#tuple(flow, lock, kind);
+    const hash = flowHash(tuple, this.#key);
+    const sets = this.#words.length / WORDS / FLOW_WAYS;
+    const first = Number(hash & BigInt(sets - 1));
+    const step = 1 + (Number(hash >> 40n) % (FLOW_GROUP - 1));
+    const second = (first & ~(FLOW_GROUP - 1)) | ((first + step) & (FLOW_GROUP - 1));
+    const free: number[] = [];
+    // Sets fill up from the first place on: the next is taken in the emptier one.
+    for (let way = 0; way < FLOW_WAYS; way++)
+      for (const set of [first, second]) {
+        const at = (set * FLOW_WAYS + way) * WORDS;
+        const there = Atomics.load(this.#words, at);
+        if (isFree(there)) free.push(at);
+        if (kindOf(there) !== kind || protocolOf(there) !== protocolOf(lock)) continue;
+        const present = this.#unsigned.subarray(at, at + WORDS);
+        if (!isEqual(this.#tuple(present, there, kind), tuple)) continue;
+        const isAnother = !isEqual(present.subarray(CONTENT), flow.subarray(CONTENT));
+        return { at, isAnother, free };
+      }
+    return { at: undefined, isAnother: false, free };
+  }
+
+  /** flow_tuple() of flow.h */
+  #tuple(flow: Uint32Array, lock: number, kind: number): Uint32Array {
+    const tuple = new Uint32Array(TUPLE.words);
+    const put = (words: Uint32Array, from: number, at: number) =>
+      tuple.set(words.subarray(from, from + ADDRESS_WORDS), at);
+    tuple[TUPLE.protocol] = protocolOf(lock);
+    const source = sourceOf(lock);
+    if (kind === FLOW_FORWARD) {
+      put(flow, AT.client, TUPLE.source);
+      put(flow, AT.frontend, TUPLE.destination);
+      tuple[TUPLE.ports] = flow[AT.forwardPorts]!;
+    } else {
+      put(flow, AT.backend, TUPLE.source);
+      if (source === 0) put(flow, AT.client, TUPLE.destination);
+      else put(this.#sources, source * ADDRESS_WORDS, TUPLE.destination);
+      tuple[TUPLE.ports] = flow[AT.reversePorts]!;
+    }
+    return tuple;
+  }
+
+  /** Puts a flow in the first place that is still free; false if none is. */
+  #place(free: readonly number[], flow: Uint32Array, lock: number): boolean {
+    for (const at of free) {
+      const before = Atomics.load(this.#words, at);
+      const next = nextUse(before);
+      if (!isFree(before)) continue;
+      if (Atomics.compareExchange(this.#words, at, before, next | BUSY) !== before) continue;
+      this.#unsigned.set(flow.subarray(1), at + 1);
+      Atomics.store(this.#words, at, next | (lock & ~SEQUENCE_MASK));
+      return true;
+    }
+    return false;
+  }
+
+  #free(at: number): void {
+    const lock = Atomics.load(this.#words, at);
+    Atomics.compareExchange(this.#words, at, lock, nextUse(lock));
+  }
+}
+
+/** Whether a flow is whole, and met by what clients send. */
+function isRequests(lock: number): boolean {
+  return kindOf(lock) === FLOW_FORWARD && !(lock & BUSY);
+}
+
+/** The other half of a flow: where it leads is found by the first reply. */
+function turned(flow: Uint32Array): Uint32Array {
+  const half = flow.slice();
+  half[HOP_AT]! &= 0xffff;
+  return half;
+}
+
+function turnedLock(lock: number): number {
+  const state = lock >>> limit.FLOW_STATE_SHIFT;
+  const closed =
+    (state & FLOW_CLOSED ? FLOW_PEER_CLOSED : 0) | (state & FLOW_PEER_CLOSED ? FLOW_CLOSED : 0);
+  const other = (state & ~(FLOW_CLOSED | FLOW_PEER_CLOSED)) | closed;
+  const kind = (FLOW_FORWARD ^ FLOW_REVERSE) << limit.FLOW_KIND_SHIFT;
+  return ((lock ^ kind) & ~STATE_MASK) | (other << limit.FLOW_STATE_SHIFT);
+}
+
+function isEqual(left: Uint32Array, right: Uint32Array): boolean {
+  return left.every((word, index) => word === right[index]);
+}
+
+function wordsOf(bytes: Uint8Array, offset: number, count: number): Uint32Array {
+  return new Uint32Array(bytes.buffer, bytes.byteOffset + offset, count);
+}
