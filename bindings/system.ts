@@ -72,7 +72,8 @@ export function kernelHas(feature: KernelFeature): boolean {
 }
 
 function mayUseModule(): boolean {
-  return hasCapability("SYS_ADMIN") && readFileSync(MODULE_STATE, "utf8").trim() === "live";
+  if (!hasCapability("SYS_ADMIN") || !existsSync(MODULE_STATE)) return false;
+  return readFileSync(MODULE_STATE, "utf8").trim() === "live";
 }
 
 /** Whether this process has a capability in effect. */

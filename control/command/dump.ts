@@ -2,6 +2,7 @@
 // dataplane/dump.ts, how it looks from view.ts.
 import { setFlagsFromString } from "node:v8";
 import { type Dump, type DumpFilter, DumpReader } from "../dataplane/dump.ts";
+import { idInForce } from "../dataplane/kernel.ts";
 import { Pins } from "../dataplane/pins.ts";
 import { ExitCode, UserError } from "../exit.ts";
 import { formatData } from "../print.ts";
@@ -33,14 +34,14 @@ export async function dump(options: DumpOptions): Promise<void> {
 }
 
 /**
- * Gives what was opened of the maps in force, and opens it again once others are: after another
- * build took over, or a cleanup. It throws what `open` does.
+ * Gives what was opened of the maps in force, and opens it again once others are: after a take-over
+ * or a cleanup. It throws what `open` does.
  */
 export function openedInForce<T>(pins: Pins, open: (pins: Pins) => T): () => T {
-  let opened: { what: T; serving: string | undefined } | undefined;
+  let opened: { what: T; inForce: number | undefined } | undefined;
   return () => {
-    const { serving } = pins;
-    if (opened === undefined || serving !== opened.serving) opened = { what: open(pins), serving };
+    const inForce = idInForce(pins);
+    if (opened === undefined || inForce !== opened.inForce) opened = { what: open(pins), inForce };
     return opened.what;
   };
 }

@@ -16,6 +16,8 @@ const LOOK_MS = 5000;
 const LEAST_PAUSE_MS = 20;
 const SHARE = 0.1;
 const PORT_RANGE_FILE = "/proc/sys/net/ipv4/ip_local_port_range";
+/** An address that has gone for longer is not waited for. */
+const LOST_MS = 10_000;
 /** Fewer ports than this for rewritten sources may run out. */
 const FEW_PORTS = 1024;
 
@@ -25,11 +27,14 @@ export interface PacketPathOptions {
   settings: DeviceSettings;
   rodata: Rodata;
   log: Logger;
-  /** Called when this node has lost an address. */
+  /** Called when this node has lost an address for good. */
   onAddressGone: () => void;
 }
 
 export class PacketPath {
+  /** Fulfilled once devices were served as far as they can be. */
+  readonly served: Promise<void>;
+  #setServed!: () => void;
   readonly #options: PacketPathOptions;
   readonly #pace: Pace;
   #path: DevicePath | undefined;
@@ -37,14 +42,17 @@ export class PacketPath {
   #again: NodeJS.Timeout | undefined;
   #pauseMs = LEAST_PAUSE_MS;
   #served: ReadonlyMap<number, ServedDevice> = new Map();
-  /** Every address that this node has; undefined before it was looked. */
-  #addresses: ReadonlySet<string> | undefined;
+  /** The addresses that this node has, and since when it is without those that it had just now. */
+  readonly #addresses = new Map<string, number | undefined>();
   #nodeAddresses = "";
   /** What is wrong, as last told, by what it is about. */
   readonly #told = new Map<string, string>();
 
   constructor(options: PacketPathOptions) {
     this.#options = options;
+    this.served = new Promise((resolve) => {
+      this.#setServed = resolve;
+    });
     const pauseMs = () => this.#pauseMs;
     this.#pace = new Pace({
       get minPeriodMs() {
@@ -64,8 +72,8 @@ export class PacketPath {
 
   /** Whether replies to a connection come here, as far as is known. */
   isAnswered({ client, source }: Pick<Flow, "client" | "source">): boolean {
-    const isSentOn = source.address !== client.address;
-    return !isSentOn || (this.#addresses?.has(source.address) ?? true);
+    const isUnknown = this.#addresses.size === 0;
+    return isUnknown || source.address === client.address || this.#addresses.has(source.address);
   }
 
   /** Follows no more. What is attached stays so. */
@@ -90,6 +98,7 @@ export class PacketPath {
       const { log } = this.#options;
       const path = this.#opened();
       this.#setNode();
+      this.#giveUpAddresses(performance.now());
       const look = path.look(performance.now());
       const { isSyncDue, isDamaged, isRenewed, outdated, restoredPins, error } = look;
       if (isDamaged) log.warn("Programs were taken off devices: attaching them again");
@@ -127,7 +136,8 @@ export class PacketPath {
         detector.isByDevice && detector.isPod({ source: "", device });
       const synced = this.#opened().sync({ addresses, isPodDevice }, begin);
       this.#report(synced);
-      this.#setAddresses(synced.addresses);
+      this.#setAddresses(synced.addresses, begin);
+      this.#setServed();
       this.#syncAgainAt(synced.again);
     });
     const tookMs = performance.now() - begin;
@@ -135,10 +145,18 @@ export class PacketPath {
     this.#pace.ended();
   }
 
-  #setAddresses(addresses: ReadonlySet<string>): void {
-    const before = [...(this.#addresses ?? [])];
-    this.#addresses = addresses;
-    if (before.some((each) => !addresses.has(each))) this.#options.onAddressGone();
+  #setAddresses(present: ReadonlySet<string>, now: number): void {
+    for (const [address, since = now] of this.#addresses)
+      if (!present.has(address)) this.#addresses.set(address, since);
+    for (const address of present) this.#addresses.set(address, undefined);
+  }
+
+  /** Addresses come back when a link does, or a lease is renewed: they are waited for. */
+  #giveUpAddresses(now: number): void {
+    const { size } = this.#addresses;
+    for (const [address, since = now] of this.#addresses)
+      if (now - since > LOST_MS) this.#addresses.delete(address);
+    if (this.#addresses.size < size) this.#options.onAddressGone();
   }
 
   #syncAgainAt(time: number | undefined): void {

@@ -62,7 +62,8 @@ export async function run(options: RunOptions): Promise<void> {
     log,
   });
   const onLook = (isWhole: boolean) => monitor.attached(isWhole);
-  const serving = new Serving({ kernel, cgroup, rodata, log, onLook });
+  const devicesServed = () => packetPath.served;
+  const serving = new Serving({ kernel, cgroup, rodata, log, devicesServed, onLook });
   const packetPath = new PacketPath({
     ...{ kernel, cluster, log },
     settings: { uplinks: options.device },

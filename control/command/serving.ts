@@ -13,6 +13,8 @@ export interface ServingOptions {
   cgroup: string;
   rodata: Rodata;
   log: Logger;
+  /** Fulfilled once devices are served for the first time. */
+  devicesServed: () => Promise<void>;
   /** Told after every look whether all is attached and pinned. */
   onLook: (isWhole: boolean) => void;
 }
@@ -45,7 +47,7 @@ export class Serving {
     }
     this.#settle().catch(({ message }: Error) => {
       const { folder } = kernel.pins;
-      log.error(`Cannot remove what another build has left in "${folder}": ${message}`);
+      log.error(`Cannot remove maps that no longer serve in "${folder}": ${message}`);
     });
     this.#timer = setInterval(() => this.#look(), LOOK_MS);
   }
@@ -56,8 +58,8 @@ export class Serving {
   }
 
   async #settle(): Promise<void> {
-    const { kernel, log } = this.#options;
-    const lost = await settle(kernel);
+    const { kernel, devicesServed, log } = this.#options;
+    const lost = await settle(kernel, devicesServed());
     if (lost > 0)
       log.warn(`${lost} connections found no room in svc_flows: their packets get endpoints anew`);
   }

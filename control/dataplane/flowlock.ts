@@ -11,8 +11,9 @@ export const SEQUENCE_MASK = (1 << limit.FLOW_STATE_SHIFT) - SEQUENCE_ONE;
 export const STATE_MASK = -1 << limit.FLOW_STATE_SHIFT;
 const BOTH_CLOSED = flowState.FLOW_CLOSED | flowState.FLOW_PEER_CLOSED;
 
-/** What a connection is, in a word. */
-export type FlowStage = "unreplied" | "established" | "closed";
+/** What a connection is, in a word: first what most is lost with. */
+export const FLOW_STAGES = ["established", "unreplied", "closed"] as const;
+export type FlowStage = (typeof FLOW_STAGES)[number];
 
 export function kindOf(lock: number): number {
   return (lock >>> limit.FLOW_KIND_SHIFT) & 3;
@@ -45,6 +46,15 @@ export function stageOf(lock: number): FlowStage {
   const state = lock >>> limit.FLOW_STATE_SHIFT;
   if (state & flowState.FLOW_RESET || (state & BOTH_CLOSED) === BOTH_CLOSED) return "closed";
   return state & flowState.FLOW_REPLIED ? "established" : "unreplied";
+}
+
+/**
+ * For how long a flow was without packets at `now`, both in units of the flows' clock; flow_idle()
+ * in flow.h: packets go on coming while many flows are looked at by one `now`.
+ */
+export function idleTime(lastUsed: number, now: number): number {
+  const idle = (now - lastUsed) & 0xffff;
+  return idle > 0xffff - limit.FLOW_CLOCK_AHEAD ? 0 : idle;
 }
 
 /** How long a flow may be without packets, in units of its clock; flow_patience() in flow.h. */

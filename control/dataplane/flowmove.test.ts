@@ -15,6 +15,8 @@ import { addressBytes } from "./maps.ts";
 const { FLOW_FORWARD, FLOW_REVERSE } = flowKind;
 const { FLOW_ANSWERED, FLOW_CLOSED, FLOW_PEER_CLOSED, FLOW_REPLIED } = flowState;
 const CLOSED = FLOW_REPLIED | FLOW_CLOSED | FLOW_PEER_CLOSED;
+/** Of the flows' clock, in its units. */
+const NOW = 7;
 const LEAST = limit.FLOW_GROUP * limit.FLOW_WAYS;
 
 interface Half {
@@ -23,6 +25,8 @@ interface Half {
   state: number;
   path: number;
   endpoint: number;
+  /** When it was in use last. */
+  used: number;
 }
 
 function newTable(ways = LEAST): Uint8Array {
@@ -32,7 +36,7 @@ function newTable(ways = LEAST): Uint8Array {
 /** Writes half a connection of client 0, 1, … where nobody looks for it: all of it is read. */
 function write(table: Uint8Array, at: number, half: Partial<Half> & { client: number }): void {
   const { client, kind = FLOW_FORWARD, state = FLOW_REPLIED, endpoint = 0 } = half;
-  const { path = flowPath.FLOW_REDIRECT } = half;
+  const { path = flowPath.FLOW_REDIRECT, used = NOW } = half;
   const lock =
     (kind << limit.FLOW_KIND_SHIFT) |
     (path << limit.FLOW_PATH_SHIFT) |
@@ -40,7 +44,7 @@ function write(table: Uint8Array, at: number, half: Partial<Half> & { client: nu
     (state << limit.FLOW_STATE_SHIFT);
   flowLayout.write(new DataView(table.buffer), at * flowLayout.bytes, {
     lock,
-    lastUsed: 7,
+    lastUsed: used & 0xffff,
     hop: 5,
     clientPort: 40_000,
     frontendPort: 80,
@@ -97,10 +101,10 @@ for (const ways of [LEAST, 16 * LEAST])
     const [from, to] = [newTable(4 * LEAST), newTable(ways)];
     writeAll(from, range(20));
     const move = makeMove(to);
-    move.take(from);
+    move.take(from, NOW);
     t.deepEqual(list(to), list(from));
-    move.take(from);
-    makeMove(to).take(from);
+    move.take(from, NOW);
+    makeMove(to).take(from, NOW);
     t.deepEqual(list(to), list(from));
     t.is(move.lost, 0);
   });
@@ -109,9 +113,9 @@ test("what is new goes after, and how far connections have come", (t) => {
   const [from, to] = [newTable(), newTable()];
   writeAll(from, [1], { state: FLOW_ANSWERED });
   const move = makeMove(to);
-  move.take(from);
+  move.take(from, NOW);
   writeAll(from, [1, 2]);
-  move.take(from);
+  move.take(from, NOW);
   const state = FLOW_ANSWERED | FLOW_REPLIED;
   t.deepEqual(list(to), [
     `1 forward ${state} 2`,
@@ -127,7 +131,7 @@ test("a connection is known by the half that requests meet, and has but that in 
   write(from, 1, { client: 2, path: flowPath.FLOW_TUNNEL });
   write(from, 2, { client: 3, kind: FLOW_REVERSE });
   const move = makeMove(to);
-  move.take(from);
+  move.take(from, NOW);
   t.deepEqual(list(to), [
     `1 forward ${FLOW_REPLIED | FLOW_CLOSED} 2`,
     `1 reverse ${FLOW_REPLIED | FLOW_PEER_CLOSED} 2`,
@@ -136,15 +140,44 @@ test("a connection is known by the half that requests meet, and has but that in 
   t.is(move.lost, 0);
 });
 
-test("a connection that programs have begun here meanwhile stays, whole", (t) => {
-  const [from, other, to] = [newTable(), newTable(), newTable()];
-  writeAll(other, [1], { endpoint: 1 });
+for (const [title, used, kept] of [
+  ["that was in use later stays", NOW + 1, "1 forward 1 3"],
+  ["of the same moment stays", NOW, "1 forward 1 3"],
+  ["that was in use before gives way, with both halves", NOW - 1, "1 forward 1 2"],
+] as const)
+  test(`of two connections of one tuple one ${title}`, (t) => {
+    const [from, other, to] = [newTable(), newTable(), newTable()];
+    writeAll(other, [1], { endpoint: 1, used });
+    makeMove(to).take(other, NOW);
+    writeAll(from, [1, 2]);
+    const move = makeMove(to);
+    move.take(from, NOW);
+    const reverse = kept.replace("forward", "reverse");
+    t.deepEqual(list(to), [kept, reverse, "2 forward 1 2", "2 reverse 1 2"]);
+    t.is(move.lost, 0);
+  });
+
+test("a port that is used again is a new connection, whatever became of the first", (t) => {
+  const [from, to] = [newTable(), newTable()];
+  writeAll(from, [1], { state: CLOSED });
   const move = makeMove(to);
-  makeMove(to).take(other);
+  move.take(from, NOW);
+  writeAll(from, [1]);
+  move.take(from, NOW);
+  t.deepEqual(list(to), ["1 forward 1 2", "1 reverse 1 2"]);
+});
+
+test("a connection that goes on is in use here, too, and one that is over stays behind", (t) => {
+  const [from, to] = [newTable(), newTable()];
+  writeAll(from, [1], { used: NOW - 100 });
+  makeMove(to).take(from, NOW);
   writeAll(from, [1, 2]);
-  move.take(from);
-  t.deepEqual(list(to), ["1 forward 1 3", "1 reverse 1 3", "2 forward 1 2", "2 reverse 1 2"]);
-  t.is(move.lost, 1);
+  write(from, 8, { client: 3, state: 0, used: NOW - limit.FLOW_IDLE_UNREPLIED - 1 });
+  makeMove(to).take(from, NOW);
+  t.deepEqual(list(to), ["1 forward 1 2", "1 reverse 1 2", "2 forward 1 2", "2 reverse 1 2"]);
+  const view = new DataView(to.buffer);
+  for (let at = 0; at < to.length; at += flowLayout.bytes)
+    if (view.getUint32(at, true) !== 0) t.is(flowLayout.read(view, at).lastUsed, NOW);
 });
 
 test("in a smaller table those get a place that most is lost with", (t) => {
@@ -155,12 +188,17 @@ test("in a smaller table those get a place that most is lost with", (t) => {
     for (const [half, kind] of [FLOW_FORWARD, FLOW_REVERSE].entries())
       write(from, 400 + 2 * index + half, { client, kind });
   const move = makeMove(to);
-  move.take(from);
+  move.take(from, NOW);
   const halves = list(to);
   t.true(
     living.every((client) => halves.filter((half) => half.startsWith(`${client} `)).length === 2),
   );
   t.true(move.lost >= 200 + 8 - LEAST / 2);
+  const late = [400, 401];
+  for (const [index, client] of late.entries()) write(from, 500 + index, { client });
+  move.take(from, NOW);
+  const now = list(to);
+  t.true([...living, ...late].every((client) => now.includes(`${client} forward 1 2`)));
   const clients = halves.map((half) => half.split(" ")[0]);
   t.true(clients.every((client) => clients.filter((each) => each === client).length === 2));
 });

@@ -10,10 +10,13 @@ import {
 } from "../../bindings/layout.ts";
 import {
   BUSY,
+  FLOW_STAGES,
+  idleTime,
   isFree,
   kindOf,
   nextUse,
   pathOf,
+  patienceOf,
   protocolOf,
   SEQUENCE_MASK,
   STATE_MASK,
@@ -23,12 +26,11 @@ import {
 
 const { FLOW_FORWARD, FLOW_REVERSE } = flowKind;
 const { FLOW_CLOSED, FLOW_PEER_CLOSED } = flowState;
-const STAGES = ["established", "unreplied", "closed"] as const;
 const { FLOW_GROUP, FLOW_WAYS } = limit;
 const WORDS = flowLayout.bytes / 4;
 const ADDRESS_WORDS = 4;
-/** The word of a flow whose upper half says where packets go. */
-const HOP_AT = flowLayout.offset.lastUsed / 4;
+/** The word of a flow that says when it was used, and in its upper half where packets go. */
+const USED_AT = flowLayout.offset.lastUsed / 4;
 /** Where the content of a flow begins: all that its two halves have in common. */
 const CONTENT = flowLayout.offset.clientPort / 4;
 const AT = {
@@ -68,8 +70,9 @@ interface Found {
   at: number | undefined;
   /** Whether a flow of another connection meets its packets. */
   isAnother: boolean;
-  /** The places that are free for it. */
+  /** The places that are free for it, and one of a closed connection's. */
   free: readonly number[];
+  closed: number | undefined;
 }
 
 export class FlowMove {
@@ -79,7 +82,8 @@ export class FlowMove {
   readonly #key: Uint32Array;
   /** Each lock there, as it was when its flow was taken. */
   #taken: Int32Array | undefined;
-  #lost = 0;
+  /** By the numbers there. */
+  readonly #lost = new Set<number>();
 
   /** Into svc_flows, with the svc_node that both tables go by. */
   constructor({ flows, node: bytes }: { flows: Int32Array; node: Uint8Array }) {
@@ -89,58 +93,98 @@ export class FlowMove {
     this.#key = wordsOf(bytes, node.offset.hashKey, TUPLE.words);
   }
 
-  /** How many connections found no place. */
+  /** How many connections have found no place. */
   get lost(): number {
-    return this.#lost;
+    return this.#lost.size;
   }
 
   /**
    * Takes the connections that are new in the other table since the last call, and how far they
-   * have come: first those that most is lost with. What programs have put in place here stays.
+   * have come: first those that most is lost with, and none that is over at `now`, in units of the
+   * flows' clock. Of two connections that share packets the one that was in use last stays: a
+   * client asks from the same port again.
    */
-  take(other: Uint8Array): void {
+  take(other: Uint8Array, now: number): void {
     const words = new Int32Array(other.buffer, other.byteOffset, other.byteLength / 4);
     this.#taken ??= new Int32Array(words.length / WORDS);
     for (const number of this.#findNew(words, this.#taken)) {
       const at = number * WORDS;
       const lock = Atomics.load(words, at);
       const flow = Uint32Array.from(words.subarray(at, at + WORDS));
-      const isWhole = isRequests(lock) && Atomics.load(words, at) === lock;
+      // By a write, since arm64 may read what is before this later (flow_copy() in flow.h).
+      const isWhole = isRequests(lock) && Atomics.or(words, at, 0) === lock;
       if (!isWhole) continue;
-      if (!this.#put(flow, lock)) this.#lost++;
       this.#taken[number] = lock;
+      if (idleTime(usedAt(flow), now) > patienceOf(lock)) continue;
+      if (this.#put(flow, lock)) this.#lost.delete(number);
+      else this.#lost.add(number);
     }
   }
 
   /** A connection is told by the half that requests meet; its other half has the same content. */
   #findNew(words: Int32Array, taken: Int32Array): number[] {
-    const found = STAGES.map((): number[] => []);
+    const found = FLOW_STAGES.map((): number[] => []);
     for (let number = 0; number < taken.length; number++) {
       const lock = Atomics.load(words, number * WORDS);
       if (lock !== taken[number] && isRequests(lock))
-        found[STAGES.indexOf(stageOf(lock))]!.push(number);
+        found[FLOW_STAGES.indexOf(stageOf(lock))]!.push(number);
     }
     return found.flat();
   }
 
   /** Has both halves of a connection here, or neither, the one that replies meet first. */
   #put(flow: Uint32Array, lock: number): boolean {
-    const request = this.#find(flow, lock, FLOW_FORWARD);
-    if (pathOf(lock) === flowPath.FLOW_TUNNEL) return this.#putHalf(request, flow, lock);
-    const reply = this.#find(flow, lock, FLOW_REVERSE);
-    if (request.isAnother || !this.#putHalf(reply, turned(flow), turnedLock(lock))) return false;
-    if (this.#putHalf(request, flow, lock)) return true;
-    const placed = this.#find(flow, lock, FLOW_REVERSE);
-    if (placed.at !== undefined) this.#free(placed.at);
+    const isTunnel = pathOf(lock) === flowPath.FLOW_TUNNEL;
+    const kinds = isTunnel ? [FLOW_FORWARD] : [FLOW_REVERSE, FLOW_FORWARD];
+    let found = kinds.map((kind) => this.#find(flow, lock, kind));
+    const rivals = found.flatMap(({ at, isAnother }) => (isAnother ? at! : []));
+    if (rivals.some((at) => !this.#isNewer(flow, at))) return true;
+    for (const at of rivals) this.#remove(at);
+    if (rivals.length > 0) found = kinds.map((kind) => this.#find(flow, lock, kind));
+    const isPlaced = kinds.every((kind, index) =>
+      kind === FLOW_FORWARD
+        ? this.#putHalf(found[index]!, flow, lock)
+        : this.#putHalf(found[index]!, turned(flow), turnedLock(lock)),
+    );
+    if (isPlaced || isTunnel) return isPlaced;
+    const { at } = this.#find(flow, lock, FLOW_REVERSE);
+    if (at !== undefined) this.#free(at);
     return false;
   }
 
-  /** False if there is no place, or packets of this half meet another connection here. */
-  #putHalf({ at, isAnother, free }: Found, flow: Uint32Array, lock: number): boolean {
-    if (at === undefined) return this.#place(free, flow, lock);
-    if (isAnother) return false;
-    Atomics.or(this.#words, at, lock & STATE_MASK);
+  /** False if there is no place. */
+  #putHalf({ at, free, closed }: Found, flow: Uint32Array, lock: number): boolean {
+    if (at === undefined) {
+      if (this.#place(free, flow, lock)) return true;
+      if (closed === undefined || stageOf(lock) === "closed") return false;
+      this.#remove(closed);
+      return this.#place([closed], flow, lock);
+    }
+    const there = Atomics.load(this.#words, at);
+    if (this.#isNewer(flow, at)) {
+      const state = (there & ~STATE_MASK) | (lock & STATE_MASK);
+      Atomics.compareExchange(this.#words, at, there, state);
+      const used = this.#unsigned[at + USED_AT]!;
+      this.#unsigned[at + USED_AT] = (used & ~0xffff) | usedAt(flow);
+    } else Atomics.or(this.#words, at, lock & STATE_MASK);
     return true;
+  }
+
+  /** Whether a flow was in use after the one here, or this is closed and was not later. */
+  #isNewer(flow: Uint32Array, at: number): boolean {
+    const later = (usedAt(flow) - usedAt(this.#unsigned.subarray(at, at + WORDS))) & 0xffff;
+    if (later === 0) return stageOf(Atomics.load(this.#words, at)) === "closed";
+    return later < 0x8000;
+  }
+
+  /** Takes out both halves of the connection here. */
+  #remove(at: number): void {
+    const flow = this.#unsigned.slice(at, at + WORDS);
+    const lock = Atomics.load(this.#words, at);
+    for (const kind of [FLOW_FORWARD, FLOW_REVERSE]) {
+      const half = this.#find(flow, lock, kind);
+      if (half.at !== undefined && !half.isAnother) this.#free(half.at);
+    }
   }
 
   /** The place of one half of a flow's connection, whether another one has its tuple, or places. */
@@ -152,19 +196,23 @@ export class FlowMove {
     const step = 1 + (Number(hash >> 40n) % (FLOW_GROUP - 1));
     const second = (first & ~(FLOW_GROUP - 1)) | ((first + step) & (FLOW_GROUP - 1));
     const free: number[] = [];
+    let closed: number | undefined;
     // Sets fill up from the first place on: the next is taken in the emptier one.
     for (let way = 0; way < FLOW_WAYS; way++)
       for (const set of [first, second]) {
         const at = (set * FLOW_WAYS + way) * WORDS;
         const there = Atomics.load(this.#words, at);
         if (isFree(there)) free.push(at);
+        else if (!(there & BUSY) && stageOf(there) === "closed") closed = at;
         if (kindOf(there) !== kind || protocolOf(there) !== protocolOf(lock)) continue;
         const present = this.#unsigned.subarray(at, at + WORDS);
         if (!isEqual(this.#tuple(present, there, kind), tuple)) continue;
-        const isAnother = !isEqual(present.subarray(CONTENT), flow.subarray(CONTENT));
-        return { at, isAnother, free };
+        const isAnother =
+          sourceOf(there) !== sourceOf(lock) ||
+          !isEqual(present.subarray(CONTENT), flow.subarray(CONTENT));
+        return { at, isAnother, free, closed };
       }
-    return { at: undefined, isAnother: false, free };
+    return { at: undefined, isAnother: false, free, closed };
   }
 
   /** flow_tuple() of flow.h */
@@ -212,10 +260,14 @@ function isRequests(lock: number): boolean {
   return kindOf(lock) === FLOW_FORWARD && !(lock & BUSY);
 }
 
+function usedAt(flow: Uint32Array): number {
+  return flow[USED_AT]! & 0xffff;
+}
+
 /** The other half of a flow: where it leads is found by the first reply. */
 function turned(flow: Uint32Array): Uint32Array {
   const half = flow.slice();
-  half[HOP_AT]! &= 0xffff;
+  half[USED_AT]! &= 0xffff;
   return half;
 }
 

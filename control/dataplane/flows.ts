@@ -15,7 +15,9 @@ import type { Family, Protocol } from "../model/rows.ts";
 import { type FlowFilter, matchesFlow } from "./flowfilter.ts";
 import {
   BUSY,
+  FLOW_STAGES,
   type FlowStage,
+  idleTime,
   kindOf,
   nextUse,
   pathOf,
@@ -79,7 +81,6 @@ export interface FlowCount {
 }
 
 const FAMILIES = [4, 6] as const;
-const STATES = ["unreplied", "established", "closed"] as const;
 /** The third word of an IPv4 address, after two of zeros. */
 const MAPPED = 0xffff;
 
@@ -112,6 +113,11 @@ export class Flows {
   /** What takes over from a table of another size that goes by the same svc_node. */
   newMove(): FlowMove {
     return new FlowMove({ flows: this.#words, node: this.#node });
+  }
+
+  /** The time by the flows' clock, in its units. */
+  get time(): number {
+    return Number((this.#now() >> BigInt(limit.FLOW_CLOCK_SHIFT)) & 0xffffn);
   }
 
   /** How many flows are in use, as the last sweep found; undefined before the first. */
@@ -158,7 +164,7 @@ export class Flows {
     for (const kind of [flowKind.FLOW_FORWARD, flowKind.FLOW_REVERSE])
       for (let from = 0; from < this.capacity; from += CHUNK) {
         await nextTurn();
-        const now = this.#units();
+        const now = this.time;
         for (let number = from; number < Math.min(from + CHUNK, this.capacity); number++) {
           const lock = this.#lock(number);
           if (kindOf(lock) !== kind || lock & BUSY) continue;
@@ -200,15 +206,9 @@ export class Flows {
     return Atomics.compareExchange(this.#words, at, lock, nextUse(lock)) === lock ? 1 : 0;
   }
 
-  #units(): number {
-    return Number((this.#now() >> BigInt(limit.FLOW_CLOCK_SHIFT)) & 0xffffn);
-  }
-
-  /** As flow_idle() in flow.h: packets go on coming while many flows are looked at by one `now`. */
   #idle(number: number, now: number): number {
     const at = number * flowLayout.bytes + flowLayout.offset.lastUsed;
-    const idle = (now - this.#view.getUint16(at, true)) & 0xffff;
-    return idle > 0xffff - limit.FLOW_CLOCK_AHEAD ? 0 : idle;
+    return idleTime(this.#view.getUint16(at, true), now);
   }
 
   #read(number: number, lock: number): Flow {
@@ -223,9 +223,7 @@ export class Flows {
       source: { address: source ? this.#source(source) : client, port: row.sourcePort },
       path: PATHS.get(pathOf(lock) as 0)!,
       state: stageOf(lock),
-      idleSeconds: Math.round(
-        (this.#idle(number, this.#units()) * 2 ** limit.FLOW_CLOCK_SHIFT) / 1e9,
-      ),
+      idleSeconds: Math.round((this.#idle(number, this.time) * 2 ** limit.FLOW_CLOCK_SHIFT) / 1e9),
     };
   }
 
@@ -239,20 +237,20 @@ export class Flows {
 /** Counts flows by what their locks say. */
 class Tally {
   flows = 0;
-  readonly #counts = new Uint32Array(FAMILIES.length * PROTOCOLS.size * STATES.length);
+  readonly #counts = new Uint32Array(FAMILIES.length * PROTOCOLS.size * FLOW_STAGES.length);
 
   add(lock: number, isIpv4: boolean): void {
     this.flows += 1;
     if (kindOf(lock) !== flowKind.FLOW_FORWARD) return;
     const row = (isIpv4 ? 0 : 1) * PROTOCOLS.size + protocolOf(lock);
-    this.#counts[row * STATES.length + STATES.indexOf(stageOf(lock))]! += 1;
+    this.#counts[row * FLOW_STAGES.length + FLOW_STAGES.indexOf(stageOf(lock))]! += 1;
   }
 
   connections(): FlowCount[] {
     let at = 0;
     return FAMILIES.flatMap((family) =>
       [...PROTOCOLS.values()].flatMap((protocol) =>
-        STATES.map((state) => ({ family, protocol, state, connections: this.#counts[at++]! })),
+        FLOW_STAGES.map((state) => ({ family, protocol, state, connections: this.#counts[at++]! })),
       ),
     );
   }

@@ -190,6 +190,13 @@ export function openPinned(pins: Pins): OpenMaps | undefined {
   return openOwn(pins, serving);
 }
 
+/** The id of the svc_meta that is in force: other maps have another one. */
+export function idInForce(pins: Pins): number | undefined {
+  const map = openOne(pins.mapPath("svc_meta", pins.serving));
+  map?.close();
+  return map?.info.id;
+}
+
 /**
  * What openPinned() gives, and who programmed it; undefined also if nothing was programmed yet.
  * Throws LayoutError.

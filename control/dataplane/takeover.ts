@@ -45,6 +45,8 @@ export interface Kernel {
   former: Described | undefined;
   /** What settle() is to bring over and remove; found by claim(). */
   leftovers: Leftover[] | undefined;
+  /** Whether programs on devices go by these maps, all of them. */
+  areDevicesServed: boolean;
   /** What the user should know of a take-over. */
   readonly notes: { level: "info" | "warn"; message: string }[];
 }
@@ -94,6 +96,7 @@ export function openKernel(pins: Pins, options: OpenOptions): Kernel {
   const kernel = createMaps(pins, { ...options, serving, former });
   try {
     copyContent(former, kernel.storage);
+    seedGenerations(kernel.storage, former.map("svc_backends")?.info.maxEntries);
     if (!isShared(pins, "svc_affinity", serving)) copyAffinity(former, kernel.maps.svc_affinity);
   } catch (error) {
     kernel.loaded?.object.close();
@@ -116,13 +119,13 @@ export function openKernel(pins: Pins, options: OpenOptions): Kernel {
 export function claim(kernel: Kernel): void {
   const { pins, maps, meta, former } = kernel;
   const { serving } = pins;
+  kernel.leftovers = findLeftovers(kernel);
+  moveFlows(kernel);
   if (former && !isShared(pins, "svc_affinity", serving)) copyAffinity(former, maps.svc_affinity);
   if (former && !isShared(pins, "svc_reasons", serving))
     copyReasons(former.layouts, former.map("svc_reasons"), maps.svc_reasons);
   former?.close();
   kernel.former = undefined;
-  kernel.leftovers = findLeftovers(kernel);
-  moveFlows(kernel.leftovers);
   meta.mark(true);
   meta.layout = layoutHash;
   if (serving !== OWN_LAYOUT) pins.serve();
@@ -132,40 +135,50 @@ export function claim(kernel: Kernel): void {
  * Calls what replaces programs on devices. If those go by a table of another size, no connection
  * begins meanwhile (programs drop its first packet), and all that are there move.
  */
-export function holdingFlows<T>({ storage, leftovers = [] }: Kernel, replace: () => T): T {
-  if (!leftovers.some(({ flows }) => flows)) return replace();
-  storage.node.holdFlows(process.hrtime.bigint() + HELD_NS);
+export function holdingFlows<T>(kernel: Kernel, replace: () => T): T {
+  const { storage, leftovers = [] } = kernel;
+  if (kernel.areDevicesServed || !leftovers.some(({ flows }) => flows)) return replace();
+  const hold = () => storage.node.holdFlows(process.hrtime.bigint() + HELD_NS);
   try {
+    hold();
     // What a program was just beginning is there the second time.
-    for (const _ of [1, 2]) moveFlows(leftovers);
-    return replace();
+    for (const _ of [1, 2]) moveFlows(kernel);
+    hold();
+    const result = replace();
+    moveFlows(kernel);
+    return result;
   } finally {
-    moveFlows(leftovers);
     storage.node.holdFlows(0n);
   }
 }
 
 /** Takes over connections that have come to a table of another size since the last call. */
-function moveFlows(leftovers: readonly Leftover[]): void {
+function moveFlows({ storage, leftovers = [] }: Kernel): void {
   for (const { content, flows } of leftovers)
-    content?.withMemory("svc_flows", (other) => flows?.take(other));
+    content?.withMemory("svc_flows", (other) => flows?.take(other, storage.flows.time));
 }
 
 /**
- * Ends a take-over, or what an earlier agent left of one, once all programs are this build's: what
- * they have counted elsewhere is added here, then all other maps are removed. Returns how many
- * connections found no room in a smaller table.
+ * Ends a take-over, or what an earlier agent left of one: what the programs of other maps have
+ * counted is added here, once those on cgroups are replaced, and when those on devices are as well
+ * (`devicesServed`) again; then all other maps are removed. Returns how many connections found no
+ * room in a smaller table.
  */
-export async function settle(kernel: Kernel): Promise<number> {
+export async function settle(kernel: Kernel, devicesServed: Promise<void>): Promise<number> {
   const { pins, meta, storage } = kernel;
   kernel.leftovers ??= findLeftovers(kernel);
   const { leftovers } = kernel;
   try {
+    moveFlows(kernel);
     for (const leftover of leftovers) bringOver(leftover, kernel);
   } finally {
     meta.mark(false);
   }
-  if (leftovers.length > 0) await storage.grace();
+  if (leftovers.length === 0) return 0;
+  await devicesServed;
+  kernel.areDevicesServed = true;
+  await storage.grace();
+  moveFlows(kernel);
   kernel.leftovers = undefined;
   let lost = 0;
   for (const leftover of leftovers) {
@@ -273,6 +286,7 @@ function newKernel(pins: Pins, { maps, meta }: { maps: OpenMaps; meta: Meta }): 
     loaded: undefined,
     former: undefined,
     leftovers: undefined,
+    areDevicesServed: false,
     notes: [],
   };
 }
@@ -294,11 +308,11 @@ function startAnew(
   return kernel;
 }
 
-/** Sockets may refer to backends by ids that begin again: no generation is met twice. */
-function seedGenerations({ backends }: Storage): void {
+/** Sockets may refer to backends by ids that begin again, here or later: none is met twice. */
+function seedGenerations({ backends }: Storage, first = 0): void {
   const seed = randomBytes(4).readUInt32LE();
   const view = new DataView(backends.buffer, backends.byteOffset, backends.byteLength);
-  for (let at = 0; at < view.byteLength; at += backend.bytes)
+  for (let at = first * backend.bytes; at < view.byteLength; at += backend.bytes)
     view.setUint32(at + backend.offset.generation, seed, true);
 }
 
@@ -364,12 +378,13 @@ function isShared(pins: Pins, name: string, layout: string | undefined): boolean
   return ids[0] === ids[1];
 }
 
-/** How many entries another build's maps have, where that is more than is usual. */
+/** How many entries maps have; of another build's, what is usual here if that is more. */
 function formerSizes(pins: Pins, layout: string): Capacities {
   const sizes: Capacities = {};
   for (const name of [...GROWING, "svc_slots"] as const) {
     const entries = entriesOf(pins.mapPath(name, layout));
-    if (entries > 0) sizes[name] = Math.max(entries, layouts[name].maxEntries);
+    const least = isOwnLayout(layout) ? 0 : layouts[name].maxEntries;
+    if (entries > 0) sizes[name] = Math.max(entries, least);
   }
   return sizes;
 }
@@ -392,7 +407,6 @@ function bringOver(leftover: Leftover, kernel: Kernel): void {
   const { maps, storage } = kernel;
   const same = content && sameIn(content, kernel);
   if (!content || !same) return;
-  moveFlows([leftover]);
   moveCounters(content, storage, same);
   if (content.map("svc_affinity")?.info.id === maps.svc_affinity.info.id) return;
   eachAffinity(content, (key, value) => {
@@ -400,9 +414,13 @@ function bringOver(leftover: Leftover, kernel: Kernel): void {
   });
 }
 
-/** The services with the same id; undefined for these very maps, and where none can be told. */
+/**
+ * The services with the same id; undefined for these very maps, and where none can be told, as of
+ * maps that were about to get another name.
+ */
 function sameIn(content: Described, { maps, storage }: Kernel): Set<number> | undefined {
-  if (content.map("svc_meta")?.info.id === maps.svc_meta.info.id) return undefined;
+  const [meta, names] = [content.map("svc_meta"), content.map("svc_names")];
+  if (!names || meta?.info.id === maps.svc_meta.info.id) return undefined;
   try {
     return sameServices(content, storage);
   } catch {

@@ -299,6 +299,8 @@ for (const bed of BEDS)
 
 /** An address that a node gets beside its own, and the length of its prefix. */
 const FURTHER = memberOf(nodePrefixes(), 77);
+/** An address is waited for: it may come back. */
+const SOON = { timeoutSeconds: 30 };
 const LENGTHS = { ipv4: "/24", ipv6: "/64" };
 
 /** Has a node reach an endpoint from a further address of its own. */
@@ -335,6 +337,6 @@ labTest("UDP goes on from another address of the node when the one it had is gon
     t.is(await seenFrom(), FURTHER[family]);
     await ip(node, `address delete ${FURTHER[family]}${LENGTHS[family]} dev eth0`);
     const isElsewhere = async () => (await seenFrom()) === node.addresses[family];
-    await waitFor(isElsewhere, { what: `${family} to go on from the node's other address` });
+    await waitFor(isElsewhere, { what: `${family} to go on from another address`, ...SOON });
   }
 });

@@ -78,6 +78,8 @@ export class DeviceHooks {
   readonly #links = new Map<string, HeldLink>();
   /** What the driver refused, and when it was what: it is asked again once that is different. */
   readonly #refused = new Map<number, { signature: string; served: Served }>();
+  /** The programs' ids of the filters that are there, before TCX, unless somebody took them off. */
+  readonly #filters = new Map<string, number>();
   #hasTcx: boolean | undefined;
 
   /** Takes over what is pinned. `hasTcx` is found out unless it is given. */
@@ -158,7 +160,10 @@ export class DeviceHooks {
 
   /** Takes all of ours off a device, which may be gone. */
   withdraw(device: DeviceTarget): void {
-    for (const hook of DEVICE_HOOKS) this.#drop(hook, device.ifindex);
+    for (const hook of DEVICE_HOOKS) {
+      this.#drop(hook, device.ifindex);
+      this.#filters.delete(nameOf(hook, device.ifindex));
+    }
     this.#refused.delete(device.ifindex);
     if (this.#hasTcx === false) removeFilters(this.#pins, device);
   }
@@ -185,9 +190,10 @@ export class DeviceHooks {
       const program = this.#programs.get(programFor(link, name));
       this.#hasTcx ??= canTcx(program);
       if (this.#hasTcx) this.#hold(hook, link, { program, flags: 0 });
-      else if (verify.filters) {
+      else if (verify.filters || this.#filters.get(nameOf(hook, link.ifindex)) !== program.id) {
         const place = filterPlace(this.#pins, link, point);
         if (findFilter(place) !== program.id) attachFilter(attachable(program), place);
+        this.#filters.set(nameOf(hook, link.ifindex), program.id);
       }
     }
   }

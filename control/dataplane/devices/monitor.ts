@@ -60,6 +60,8 @@ export class NetworkChange {
       case rtm.NEWLINK:
       case rtm.DELLINK:
       case rtm.NEWADDR:
+        // Another device may get the number, without the filters.
+        this.filters ||= type === rtm.DELLINK;
         this.network = true;
         this.ifindexes.add(view.getUint32(at + IFINDEX_AT, true));
         return;

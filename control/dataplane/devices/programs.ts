@@ -46,6 +46,8 @@ export class ProgramError extends Error {
 export class DevicePrograms {
   readonly #options: ProgramOptions;
   #machine = machineRodata();
+  /** What was found at the last renewal, whatever came of it. */
+  #found = this.#machine;
   #build: string;
   #outdated: ProgramError | undefined;
   #opened = new Map<ProgramName, RunningProgram>();
@@ -98,9 +100,10 @@ export class DevicePrograms {
    * cannot load it does not try again; `outdated` says why, and those before stay in use.
    */
   renew(): boolean {
-    if (isDeepStrictEqual(this.#machine, machineRodata())) return false;
+    const found = machineRodata();
+    if (isDeepStrictEqual(this.#found, found)) return false;
+    this.#found = found;
     const next = new DevicePrograms(this.#options);
-    this.#machine = next.#machine;
     try {
       for (const name of this.#opened.keys()) next.get(name);
     } catch (error) {
@@ -109,10 +112,11 @@ export class DevicePrograms {
       return false;
     }
     this.close();
+    this.#machine = next.#machine;
     this.#build = next.#build;
     this.#opened = next.#opened;
     this.#refused = next.#refused;
-    return true;
+    return this.#opened.size > 0;
   }
 
   /** Pins programs in use again whose pins are gone, and unpins those of other builds. */
