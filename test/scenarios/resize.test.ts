@@ -94,11 +94,13 @@ async function checkSizes(t: ExecutionContext, bed: Bed): Promise<void> {
   const known = (await dumpFlows(stage)).map(nameOf).sort();
   t.is(known.length, talks.length);
   const newcomers = new Newcomers(stage, await stage.lab.outside.helper());
-  for (const size of SIZES) {
+  const start = async (size: string) => {
     await stage.agent.kill();
-    const flags = ["--max-flows", size];
-    const agent = await stage.startAgent(agentOptions({ ...bed, arguments: flags }));
-    t.regex(agent.output(), /Taking over from maps of other sizes/);
+    return stage.startAgent(agentOptions({ ...bed, arguments: ["--max-flows", size] }));
+  };
+  for (const size of SIZES) {
+    t.regex((await start(size)).output(), /Taking over from maps of other sizes/);
+    t.notRegex((await start(size)).output(), /Taking over/);
     const before = newcomers.count;
     await waitFor(() => newcomers.count > before + 10, { what: "newcomers to get on" });
   }
