@@ -32,9 +32,6 @@ export interface PacketPathOptions {
 }
 
 export class PacketPath {
-  /** Fulfilled once devices were served as far as they can be. */
-  readonly served: Promise<void>;
-  #setServed!: () => void;
   readonly #options: PacketPathOptions;
   readonly #pace: Pace;
   #path: DevicePath | undefined;
@@ -50,9 +47,6 @@ export class PacketPath {
 
   constructor(options: PacketPathOptions) {
     this.#options = options;
-    this.served = new Promise((resolve) => {
-      this.#setServed = resolve;
-    });
     const pauseMs = () => this.#pauseMs;
     this.#pace = new Pace({
       get minPeriodMs() {
@@ -96,10 +90,11 @@ export class PacketPath {
   #look(): void {
     this.#try("devices", () => {
       const { log } = this.#options;
+      const now = performance.now();
       const path = this.#opened();
       this.#setNode();
-      this.#giveUpAddresses(performance.now());
-      const look = path.look(performance.now());
+      this.#giveUpAddresses(now);
+      const look = path.look(now);
       const { isSyncDue, isDamaged, isRenewed, outdated, restoredPins, error } = look;
       if (isDamaged) log.warn("Programs were taken off devices: attaching them again");
       if (restoredPins > 0) log.warn(`${restoredPins} pins of devices were gone: pinned again`);
@@ -137,7 +132,6 @@ export class PacketPath {
       const synced = this.#opened().sync({ addresses, isPodDevice }, begin);
       this.#report(synced);
       this.#setAddresses(synced.addresses, begin);
-      this.#setServed();
       this.#syncAgainAt(synced.again);
     });
     const tookMs = performance.now() - begin;

@@ -62,8 +62,7 @@ export async function run(options: RunOptions): Promise<void> {
     log,
   });
   const onLook = (isWhole: boolean) => monitor.attached(isWhole);
-  const devicesServed = () => packetPath.served;
-  const serving = new Serving({ kernel, cgroup, rodata, log, devicesServed, onLook });
+  const serving = new Serving({ kernel, cgroup, rodata, log, onLook });
   const packetPath = new PacketPath({
     ...{ kernel, cluster, log },
     settings: { uplinks: options.device },

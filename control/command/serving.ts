@@ -13,8 +13,6 @@ export interface ServingOptions {
   cgroup: string;
   rodata: Rodata;
   log: Logger;
-  /** Fulfilled once devices are served for the first time. */
-  devicesServed: () => Promise<void>;
   /** Told after every look whether all is attached and pinned. */
   onLook: (isWhole: boolean) => void;
 }
@@ -58,8 +56,8 @@ export class Serving {
   }
 
   async #settle(): Promise<void> {
-    const { kernel, devicesServed, log } = this.#options;
-    const lost = await settle(kernel, devicesServed());
+    const { kernel, log } = this.#options;
+    const lost = await settle(kernel);
     if (lost > 0)
       log.warn(`${lost} connections found no room in svc_flows: their packets get endpoints anew`);
   }

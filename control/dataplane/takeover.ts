@@ -45,10 +45,28 @@ export interface Kernel {
   former: Described | undefined;
   /** What settle() is to bring over and remove; found by claim(). */
   leftovers: Leftover[] | undefined;
-  /** Whether programs on devices go by these maps, all of them. */
-  areDevicesServed: boolean;
+  /** That programs on devices go by these maps, all of them. */
+  readonly devices: Milestone;
   /** What the user should know of a take-over. */
   readonly notes: { level: "info" | "warn"; message: string }[];
+}
+
+/** What comes about once, and may be waited for. */
+class Milestone {
+  isReached = false;
+  readonly reached: Promise<void>;
+  #resolve!: () => void;
+
+  constructor() {
+    this.reached = new Promise((resolve) => {
+      this.#resolve = resolve;
+    });
+  }
+
+  reach(): void {
+    this.isReached = true;
+    this.#resolve();
+  }
 }
 
 /** Maps that are not in force any more, or have never been. */
@@ -119,36 +137,44 @@ export function openKernel(pins: Pins, options: OpenOptions): Kernel {
 export function claim(kernel: Kernel): void {
   const { pins, maps, meta, former } = kernel;
   const { serving } = pins;
-  kernel.leftovers = findLeftovers(kernel);
-  moveFlows(kernel);
   if (former && !isShared(pins, "svc_affinity", serving)) copyAffinity(former, maps.svc_affinity);
   if (former && !isShared(pins, "svc_reasons", serving))
     copyReasons(former.layouts, former.map("svc_reasons"), maps.svc_reasons);
   former?.close();
   kernel.former = undefined;
+  kernel.leftovers = findLeftovers(kernel);
   meta.mark(true);
   meta.layout = layoutHash;
   if (serving !== OWN_LAYOUT) pins.serve();
 }
 
 /**
- * Calls what replaces programs on devices. If those go by a table of another size, no connection
- * begins meanwhile (programs drop its first packet), and all that are there move.
+ * Calls what replaces programs on devices by those that go by these maps. While it does so for the
+ * first time and connections move to another table, none begins: programs drop its first packet.
  */
-export function holdingFlows<T>(kernel: Kernel, replace: () => T): T {
-  const { storage, leftovers = [] } = kernel;
-  if (kernel.areDevicesServed || !leftovers.some(({ flows }) => flows)) return replace();
-  const hold = () => storage.node.holdFlows(process.hrtime.bigint() + HELD_NS);
+export function replaceOnDevices<T>(kernel: Kernel, replace: () => T): T {
+  const { devices, leftovers = [] } = kernel;
+  const isMove = !devices.isReached && leftovers.some(({ flows }) => flows);
+  const result = isMove ? holdFlows(kernel, replace) : replace();
+  devices.reach();
+  return result;
+}
+
+/** Calls what must know all connections while it works. */
+function holdFlows<T>(kernel: Kernel, work: () => T): T {
+  const { node } = kernel.storage;
+  const hold = () => node.holdFlows(process.hrtime.bigint() + HELD_NS);
   try {
     hold();
-    // What a program was just beginning is there the second time.
-    for (const _ of [1, 2]) moveFlows(kernel);
+    moveFlows(kernel);
+    // And what a program was just beginning.
+    moveFlows(kernel);
     hold();
-    const result = replace();
+    const result = work();
     moveFlows(kernel);
     return result;
   } finally {
-    storage.node.holdFlows(0n);
+    node.holdFlows(0n);
   }
 }
 
@@ -160,11 +186,10 @@ function moveFlows({ storage, leftovers = [] }: Kernel): void {
 
 /**
  * Ends a take-over, or what an earlier agent left of one: what the programs of other maps have
- * counted is added here, once those on cgroups are replaced, and when those on devices are as well
- * (`devicesServed`) again; then all other maps are removed. Returns how many connections found no
- * room in a smaller table.
+ * counted is added here once those on cgroups are replaced, and again when those on devices are;
+ * then all other maps are removed. Returns how many connections found no room in a smaller table.
  */
-export async function settle(kernel: Kernel, devicesServed: Promise<void>): Promise<number> {
+export async function settle(kernel: Kernel): Promise<number> {
   const { pins, meta, storage } = kernel;
   kernel.leftovers ??= findLeftovers(kernel);
   const { leftovers } = kernel;
@@ -175,8 +200,7 @@ export async function settle(kernel: Kernel, devicesServed: Promise<void>): Prom
     meta.mark(false);
   }
   if (leftovers.length === 0) return 0;
-  await devicesServed;
-  kernel.areDevicesServed = true;
+  await kernel.devices.reached;
   await storage.grace();
   moveFlows(kernel);
   kernel.leftovers = undefined;
@@ -202,10 +226,10 @@ function findLeftovers({ pins, maps, storage }: Kernel): Leftover[] {
 
 /** Whether maps that are in force have other sizes than were asked for. */
 function wantsOtherSizes(pins: Pins, capacities: Capacities): boolean {
-  if (pins.serving !== OWN_LAYOUT) return false;
+  const wanted = Object.entries(capacities) as [MapName, number][];
+  if (wanted.length === 0 || pins.serving !== OWN_LAYOUT) return false;
   const maps = openOwn(pins);
   if (!maps) return false;
-  const wanted = Object.entries(capacities) as [MapName, number][];
   const isOther = wanted.some(([name, entries]) => maps[name].info.maxEntries !== entries);
   for (const map of Object.values(maps)) map.close();
   return isOther;
@@ -286,7 +310,7 @@ function newKernel(pins: Pins, { maps, meta }: { maps: OpenMaps; meta: Meta }): 
     loaded: undefined,
     former: undefined,
     leftovers: undefined,
-    areDevicesServed: false,
+    devices: new Milestone(),
     notes: [],
   };
 }

@@ -3,7 +3,7 @@
 import { type NetlinkListener, NetlinkSocket, netlinkProtocol } from "../../../bindings/netlink.ts";
 import { listLinks } from "../../../bindings/rtnetlink.ts";
 import type { Rodata } from "../kernel.ts";
-import { holdingFlows, type Kernel } from "../takeover.ts";
+import { type Kernel, replaceOnDevices } from "../takeover.ts";
 import { type DeviceSettings, Devices, type NodeFacts, type Synced } from "./devices.ts";
 import { DeviceHooks } from "./hooks.ts";
 import { Hops } from "./hops.ts";
@@ -66,7 +66,7 @@ export class DevicePath {
       storage,
       hooks: this.#hooks,
       settings,
-      replacing: (replace) => holdingFlows(kernel, replace),
+      replacing: (replace) => replaceOnDevices(kernel, replace),
     });
     this.#hops = new Hops(storage.hops);
     this.#neighbours = new ManagedNeighbours(this.#socket);

@@ -48,6 +48,7 @@ export class DevicePrograms {
   #machine = machineRodata();
   /** What was found at the last renewal, whatever came of it. */
   #found = this.#machine;
+  /** Names these programs with their configuration and maps. */
   #build: string;
   #outdated: ProgramError | undefined;
   #opened = new Map<ProgramName, RunningProgram>();
@@ -56,11 +57,6 @@ export class DevicePrograms {
   constructor(options: ProgramOptions) {
     this.#options = options;
     this.#build = buildHash(options.maps, this.#rodata);
-  }
-
-  /** Names these programs with their configuration and maps. */
-  get build(): string {
-    return this.#build;
   }
 
   /** Why the programs in use do not use all that the kernel offers. */
