@@ -67,7 +67,7 @@ function makeMove(table: Uint8Array): FlowMove {
   const node = new Uint8Array(nodeLayout.bytes);
   node.set(addressBytes("192.168.50.2"), nodeLayout.offset.source + nodeLayout.stride.source);
   node.fill(0x5b, nodeLayout.offset.hashKey, nodeLayout.offset.natFirst);
-  return new FlowMove({ flows: new Int32Array(table.buffer), node });
+  return new FlowMove({ flows: table, node });
 }
 
 /** "client kind state" of every half, sorted. */
@@ -85,8 +85,8 @@ function list(table: Uint8Array): string[] {
 
 const range = (count: number) => Array.from({ length: count }, (_, index) => index);
 
-test("the hash of a tuple is that of the programs", (t) => {
-  // Products whose sum has no more than 64 bits, and one that has.
+test("a tuple's hash is of 64 bits, whatever its words", (t) => {
+  // A sum of products that is small, and one of more than 64 bits.
   const small = flowHash(Uint32Array.of(1, 0, 0, 0, 2, 0, 0, 0, 3, 0), new Uint32Array(10));
   const mixed = (2n * 0x9e3779b97f4a7c15n) & 0xffff_ffff_ffff_ffffn;
   t.is(small, mixed ^ (mixed >> 32n));

@@ -29,13 +29,14 @@ const { FLOW_CLOSED, FLOW_PEER_CLOSED } = flowState;
 const { FLOW_GROUP, FLOW_WAYS } = limit;
 const WORDS = flowLayout.bytes / 4;
 const ADDRESS_WORDS = 4;
-/** The word of a flow that says when it was used, and in its upper half where packets go. */
-const USED_AT = flowLayout.offset.lastUsed / 4;
-/** Where the content of a flow begins: all that its two halves have in common. */
-const CONTENT = flowLayout.offset.clientPort / 4;
+/** Words of a flow. */
 const AT = {
-  forwardPorts: flowLayout.offset.clientPort / 4,
-  reversePorts: flowLayout.offset.backendPort / 4,
+  /** When it was used, and in the upper half where packets go. */
+  used: flowLayout.offset.lastUsed / 4,
+  /** From here on all is the same in both halves of a connection. */
+  content: flowLayout.offset.clientPort / 4,
+  requestPorts: flowLayout.offset.clientPort / 4,
+  replyPorts: flowLayout.offset.backendPort / 4,
   client: flowLayout.offset.client / 4,
   frontend: flowLayout.offset.frontend / 4,
   backend: flowLayout.offset.backend / 4,
@@ -76,19 +77,17 @@ interface Found {
 }
 
 export class FlowMove {
-  readonly #words: Int32Array;
-  readonly #unsigned: Uint32Array;
+  readonly #words: Uint32Array;
   readonly #sources: Uint32Array;
   readonly #key: Uint32Array;
   /** Each lock there, as it was when its flow was taken. */
-  #taken: Int32Array | undefined;
+  #taken: Uint32Array | undefined;
   /** By the numbers there. */
   readonly #lost = new Set<number>();
 
   /** Into svc_flows, with the svc_node that both tables go by. */
-  constructor({ flows, node: bytes }: { flows: Int32Array; node: Uint8Array }) {
-    this.#words = flows;
-    this.#unsigned = new Uint32Array(flows.buffer, flows.byteOffset, flows.length);
+  constructor({ flows, node: bytes }: { flows: Uint8Array; node: Uint8Array }) {
+    this.#words = wordsOf(flows);
     this.#sources = wordsOf(bytes, node.offset.source, limit.NODE_SOURCES * ADDRESS_WORDS);
     this.#key = wordsOf(bytes, node.offset.hashKey, TUPLE.words);
   }
@@ -105,12 +104,12 @@ export class FlowMove {
    * client asks from the same port again.
    */
   take(other: Uint8Array, now: number): void {
-    const words = new Int32Array(other.buffer, other.byteOffset, other.byteLength / 4);
-    this.#taken ??= new Int32Array(words.length / WORDS);
+    const words = wordsOf(other);
+    this.#taken ??= new Uint32Array(words.length / WORDS);
     for (const number of this.#findNew(words, this.#taken)) {
       const at = number * WORDS;
       const lock = Atomics.load(words, at);
-      const flow = Uint32Array.from(words.subarray(at, at + WORDS));
+      const flow = words.slice(at, at + WORDS);
       // By a write, since arm64 may read what is before this later (flow_copy() in flow.h).
       const isWhole = isRequests(lock) && Atomics.or(words, at, 0) === lock;
       if (!isWhole) continue;
@@ -122,7 +121,7 @@ export class FlowMove {
   }
 
   /** A connection is told by the half that requests meet; its other half has the same content. */
-  #findNew(words: Int32Array, taken: Int32Array): number[] {
+  #findNew(words: Uint32Array, taken: Uint32Array): number[] {
     const found = FLOW_STAGES.map((): number[] => []);
     for (let number = 0; number < taken.length; number++) {
       const lock = Atomics.load(words, number * WORDS);
@@ -164,22 +163,22 @@ export class FlowMove {
     if (this.#isNewer(flow, at)) {
       const state = (there & ~STATE_MASK) | (lock & STATE_MASK);
       Atomics.compareExchange(this.#words, at, there, state);
-      const used = this.#unsigned[at + USED_AT]!;
-      this.#unsigned[at + USED_AT] = (used & ~0xffff) | usedAt(flow);
+      const used = this.#words[at + AT.used]!;
+      this.#words[at + AT.used] = (used & ~0xffff) | usedAt(flow);
     } else Atomics.or(this.#words, at, lock & STATE_MASK);
     return true;
   }
 
   /** Whether a flow was in use after the one here, or this is closed and was not later. */
   #isNewer(flow: Uint32Array, at: number): boolean {
-    const later = (usedAt(flow) - usedAt(this.#unsigned.subarray(at, at + WORDS))) & 0xffff;
+    const later = (usedAt(flow) - usedAt(this.#words.subarray(at, at + WORDS))) & 0xffff;
     if (later === 0) return stageOf(Atomics.load(this.#words, at)) === "closed";
     return later < 0x8000;
   }
 
   /** Takes out both halves of the connection here. */
   #remove(at: number): void {
-    const flow = this.#unsigned.slice(at, at + WORDS);
+    const flow = this.#words.slice(at, at + WORDS);
     const lock = Atomics.load(this.#words, at);
     for (const kind of [FLOW_FORWARD, FLOW_REVERSE]) {
       const half = this.#find(flow, lock, kind);
@@ -205,11 +204,11 @@ export class FlowMove {
         if (isFree(there)) free.push(at);
         else if (!(there & BUSY) && stageOf(there) === "closed") closed = at;
         if (kindOf(there) !== kind || protocolOf(there) !== protocolOf(lock)) continue;
-        const present = this.#unsigned.subarray(at, at + WORDS);
+        const present = this.#words.subarray(at, at + WORDS);
         if (!isEqual(this.#tuple(present, there, kind), tuple)) continue;
         const isAnother =
           sourceOf(there) !== sourceOf(lock) ||
-          !isEqual(present.subarray(CONTENT), flow.subarray(CONTENT));
+          !isEqual(present.subarray(AT.content), flow.subarray(AT.content));
         return { at, isAnother, free, closed };
       }
     return { at: undefined, isAnother: false, free, closed };
@@ -225,12 +224,12 @@ export class FlowMove {
     if (kind === FLOW_FORWARD) {
       put(flow, AT.client, TUPLE.source);
       put(flow, AT.frontend, TUPLE.destination);
-      tuple[TUPLE.ports] = flow[AT.forwardPorts]!;
+      tuple[TUPLE.ports] = flow[AT.requestPorts]!;
     } else {
       put(flow, AT.backend, TUPLE.source);
       if (source === 0) put(flow, AT.client, TUPLE.destination);
       else put(this.#sources, source * ADDRESS_WORDS, TUPLE.destination);
-      tuple[TUPLE.ports] = flow[AT.reversePorts]!;
+      tuple[TUPLE.ports] = flow[AT.replyPorts]!;
     }
     return tuple;
   }
@@ -239,10 +238,10 @@ export class FlowMove {
   #place(free: readonly number[], flow: Uint32Array, lock: number): boolean {
     for (const at of free) {
       const before = Atomics.load(this.#words, at);
-      const next = nextUse(before);
       if (!isFree(before)) continue;
+      const next = nextUse(before);
       if (Atomics.compareExchange(this.#words, at, before, next | BUSY) !== before) continue;
-      this.#unsigned.set(flow.subarray(1), at + 1);
+      this.#words.set(flow.subarray(1), at + 1);
       Atomics.store(this.#words, at, next | (lock & ~SEQUENCE_MASK));
       return true;
     }
@@ -261,13 +260,13 @@ function isRequests(lock: number): boolean {
 }
 
 function usedAt(flow: Uint32Array): number {
-  return flow[USED_AT]! & 0xffff;
+  return flow[AT.used]! & 0xffff;
 }
 
 /** The other half of a flow: where it leads is found by the first reply. */
 function turned(flow: Uint32Array): Uint32Array {
   const half = flow.slice();
-  half[USED_AT]! &= 0xffff;
+  half[AT.used]! &= 0xffff;
   return half;
 }
 
@@ -284,6 +283,7 @@ function isEqual(left: Uint32Array, right: Uint32Array): boolean {
   return left.every((word, index) => word === right[index]);
 }
 
-function wordsOf(bytes: Uint8Array, offset: number, count: number): Uint32Array {
-  return new Uint32Array(bytes.buffer, bytes.byteOffset + offset, count);
+/** The words from a byte on, so many or all. */
+function wordsOf(bytes: Uint8Array, from = 0, count = (bytes.length - from) / 4): Uint32Array {
+  return new Uint32Array(bytes.buffer, bytes.byteOffset + from, count);
 }

@@ -112,7 +112,9 @@ export class Flows {
 
   /** What takes over from a table of another size that goes by the same svc_node. */
   newMove(): FlowMove {
-    return new FlowMove({ flows: this.#words, node: this.#node });
+    const { buffer, byteOffset, byteLength } = this.#words;
+    const flows = new Uint8Array(buffer, byteOffset, byteLength);
+    return new FlowMove({ flows, node: this.#node });
   }
 
   /** The time by the flows' clock, in its units. */

@@ -49,11 +49,6 @@ export const FLOW_MAPS = ["svc_flows", "svc_node", "svc_hops", "svc_answering"] 
 /** This build's layouts, as folders of maps are named after them. */
 export const OWN_LAYOUT = layoutHash.toString(16).padStart(16, "0");
 
-/** Whether maps in a folder of this name are this build's, under its own name or aside. */
-export function isOwnLayout(layout: string): boolean {
-  return layout === OWN_LAYOUT || layout.startsWith(`${OWN_LAYOUT}_`);
-}
-
 const MAPS_FOLDER = /^maps_([0-9a-f]{16}(?:_\d+)?)$/;
 const READERS_FOLDER = /^readers_(\d+)$/;
 const PROGRAMS_FOLDER = /^programs_([0-9a-f]{16})$/;
@@ -66,6 +61,11 @@ const FIXES: Readonly<Record<string, string>> = {
   EACCES: "run bpfsvc as root",
   ENOTDIR: "name a folder with --pins",
 };
+
+/** Whether maps in a folder of this name are this build's, under its own name or aside. */
+export function isOwnLayout(layout: string): boolean {
+  return layout === OWN_LAYOUT || layout.startsWith(`${OWN_LAYOUT}_`);
+}
 
 /** Another agent works on this pin folder. */
 class LockedError extends Error {
