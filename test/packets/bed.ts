@@ -14,6 +14,7 @@ import { BpfObject, type PacketRun, type Program, type TestPacket } from "../../
 import { insideNetns } from "../../bindings/system.ts";
 import { Dataplane } from "../../control/dataplane/dataplane.ts";
 import { NodeMap } from "../../control/dataplane/devices/node.ts";
+import { Flows } from "../../control/dataplane/flows.ts";
 import {
   kernelStorage,
   loadObject,
@@ -321,6 +322,18 @@ export class Bed {
   holdFlows(seconds: number): void {
     const until = process.hrtime.bigint() + BigInt(seconds * 1e9);
     this.maps.svc_node.withMemory((memory) => new NodeMap(memory).holdFlows(until));
+  }
+
+  /** Puts all connections in an empty table, as an agent does, for programs to find them there. */
+  moveFlows(): void {
+    this.maps.svc_node.withMemory((node) =>
+      this.maps.svc_flows.withMemory((flows) => {
+        const other = flows.slice();
+        flows.fill(0);
+        const table = new Flows({ flows, node });
+        table.newMove().take(other, table.time);
+      }),
+    );
   }
 
   /** Every flow in the table. */

@@ -16,6 +16,7 @@ import {
   agentOptions,
   askFrom,
   type Bed,
+  dumpFlows,
   ECHO_PORT,
   endpointsOf,
   FAMILIES,
@@ -100,12 +101,7 @@ class Play {
 
   /** What `dump flows` prints. */
   async dump(...flags: string[]): Promise<string> {
-    const { pins } = this.stage.node;
-    const { stdout, stderr, code } = await this.stage.command(
-      ...["dump", "flows", "--pins", pins, ...flags],
-    );
-    if (code !== 0) throw new Error(stderr);
-    return stdout;
+    return dumpFlows(this.stage, ...flags);
   }
 
   /** What `dump flows` should say of a talk while this endpoint has it, but for idleSeconds. */

@@ -55,6 +55,14 @@ export async function openOutside(bed: Bed): Promise<Stage> {
   return stage;
 }
 
+/** What `dump flows` prints of the node. */
+export async function dumpFlows(stage: Stage, ...flags: string[]): Promise<string> {
+  const args = ["dump", "flows", "--pins", stage.node.pins, ...flags];
+  const { stdout, stderr, code } = await stage.command(...args);
+  if (code !== 0) throw new Error(stderr);
+  return stdout;
+}
+
 async function serveEcho(pod: Host): Promise<void> {
   const helper = await pod.helper();
   for (const address of Object.values(pod.addresses))

@@ -9,6 +9,7 @@ import {
   agentOptions,
   askFrom,
   type Bed,
+  dumpFlows,
   ECHO_PORT,
   endpointsOf,
   FAMILIES,
@@ -35,11 +36,9 @@ function nameOf({ state: _, idleSeconds: __, ...rest }: Flow): string {
   return JSON.stringify(rest);
 }
 
-async function dumpFlows(stage: Stage): Promise<Flow[]> {
-  const args = ["dump", "flows", "--pins", stage.node.pins, "-o", "json"];
-  const { stdout, stderr, code } = await stage.command(...args);
-  if (code !== 0) throw new Error(stderr);
-  return (JSON.parse(stdout) as { flows: Flow[] }).flows;
+async function namesOf(stage: Stage): Promise<string[]> {
+  const { flows } = JSON.parse(await dumpFlows(stage, "-o", "json")) as { flows: Flow[] };
+  return flows.map(nameOf);
 }
 
 /** Asks anew all the time. */
@@ -91,7 +90,7 @@ async function checkSizes(t: ExecutionContext, bed: Bed): Promise<void> {
   await stage.startAgent(agentOptions(bed));
   const client = await stage.lab.outside.helper();
   const talks = await startTalks(stage, client);
-  const known = (await dumpFlows(stage)).map(nameOf).sort();
+  const known = (await namesOf(stage)).sort();
   t.is(known.length, talks.length);
   const newcomers = new Newcomers(stage, await stage.lab.outside.helper());
   const start = async (size: string) => {
@@ -107,7 +106,7 @@ async function checkSizes(t: ExecutionContext, bed: Bed): Promise<void> {
   const { failures, count } = await newcomers.stop();
   t.deepEqual(failures, [], stage.agentOutput());
   t.log(`${count} newcomers`);
-  const present = new Set((await dumpFlows(stage)).map(nameOf));
+  const present = new Set(await namesOf(stage));
   t.deepEqual(
     known.filter((name) => !present.has(name)),
     [],

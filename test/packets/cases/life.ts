@@ -19,6 +19,11 @@ function hold(seconds: number): Event {
   return { what, happens: (bed) => bed.holdFlows(seconds) };
 }
 
+const changesTable: Event = {
+  what: "connections are in another table",
+  happens: (bed) => bed.moveFlows(),
+};
+
 type Endpoint = "remote" | "second";
 
 function request(
@@ -88,6 +93,7 @@ const lives: Life[] = [
     steps: (words, hook) => [
       request(words, "remote", { flags: "S" }),
       hold(60),
+      changesTable,
       reply(words, "remote", { flags: "SA", hook }),
       request(words, "remote", { hook }),
       { ...newcomer(words, hook, "remote"), verdict: "dropped", reason: "flow_held" },
